@@ -1,0 +1,205 @@
+//! Instances: separate worlds on one machine.
+
+use crate::{BusError, Ipc, Limits};
+use iceoryx2::config::Config;
+use iceoryx2::node::{Node, NodeState};
+use iceoryx2::prelude::{CallbackProgression, FileName, Path as IoxPath, SemanticString};
+use std::ffi::OsString;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Longest root path: iceoryx2 puts Unix sockets below it, whose paths end at
+/// 108 bytes, and needs about 60 for its own names.
+const ROOT_MAX: usize = 48;
+
+/// One instance: its own prefix in /dev/shm and its own folder, so that two
+/// installations, or a test and an installation, never meet.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    instance: String,
+    root: PathBuf,
+    prefix: String,
+    limits: Limits,
+    config: Config,
+}
+
+impl Domain {
+    /// Default folder of all instances of this user: `/tmp/framebus-<uid>`.
+    #[must_use]
+    pub fn default_root() -> PathBuf {
+        PathBuf::from(format!("/tmp/framebus-{}", rustix::process::getuid().as_raw()))
+    }
+
+    /// Names an instance below `root`.
+    ///
+    /// # Errors
+    /// [`BusError::Domain`] when the name or the folder cannot be used.
+    pub fn new(instance: &str, root: &Path, limits: Limits) -> Result<Self, BusError> {
+        let fail = |reason: String| BusError::Domain {
+            instance: instance.to_owned(),
+            root: root.to_owned(),
+            reason,
+        };
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+        if instance.is_empty() || instance.len() > 24 || !instance.bytes().all(plain) {
+            return Err(fail("an instance name has 1 to 24 of a-z, 0-9, - and _".to_owned()));
+        }
+        if !root.is_absolute() {
+            return Err(fail("the folder must be an absolute path".to_owned()));
+        }
+        let folder = root.join(instance);
+        let length = folder.as_os_str().len();
+        if length > ROOT_MAX {
+            return Err(fail(format!(
+                "its path has {length} bytes, sockets below it allow {ROOT_MAX}; choose a shorter bus.root or instance"
+            )));
+        }
+        // The dot ends the name: no name has one, so that no prefix is the
+        // beginning of another instance's.
+        let prefix = format!("fb{}_{instance}.", rustix::process::getuid().as_raw());
+        let mut config = Config::default();
+        config.global.prefix = FileName::new(prefix.as_bytes())
+            .map_err(|error| fail(format!("prefix {prefix}: {error:?}")))?;
+        config.global.set_root_path(
+            &IoxPath::new(folder.as_os_str().as_encoded_bytes())
+                .map_err(|error| fail(format!("{error:?}")))?,
+        );
+        Ok(Self { instance: instance.to_owned(), root: root.to_owned(), prefix, limits, config })
+    }
+
+    /// Instance name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Folder of this instance's service and node files.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.root.join(&self.instance)
+    }
+
+    /// What every file of this instance in /dev/shm starts with.
+    #[must_use]
+    pub fn shm_prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Numbers that size the services.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes the instance's folder, for this user alone, and refuses one that
+    /// belongs to somebody else: whoever owns it could feed us services.
+    pub(crate) fn create_folder(&self) -> Result<(), BusError> {
+        let fail = |reason: String| BusError::Domain {
+            instance: self.instance.clone(),
+            root: self.root.clone(),
+            reason,
+        };
+        for folder in [self.root.clone(), self.folder()] {
+            let created = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
+            created
+                .map_err(|error| fail(format!("cannot create {}: {error}", folder.display())))?;
+            let meta = std::fs::symlink_metadata(&folder)
+                .map_err(|error| fail(format!("cannot read {}: {error}", folder.display())))?;
+            let uid = rustix::process::getuid().as_raw();
+            if !meta.is_dir() || meta.uid() != uid {
+                return Err(fail(format!(
+                    "{} is not a folder of user {uid} (owner {}); all processes of an instance run as one user",
+                    folder.display(),
+                    meta.uid()
+                )));
+            }
+            if meta.permissions().mode() & 0o022 != 0 && folder != self.root {
+                return Err(fail(format!("{} is writable by others", folder.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a process of the instance lives: one of its own, or a subscriber.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        let mut alive = false;
+        // A folder that is not there has no nodes; one that cannot be read is
+        // left alone.
+        let listed = Node::<Ipc>::list(&self.config, |node| {
+            alive = !matches!(node, NodeState::Dead(_));
+            if alive { CallbackProgression::Stop } else { CallbackProgression::Continue }
+        });
+        alive || (listed.is_err() && self.folder().exists())
+    }
+
+    /// Removes what is left of an instance that nobody uses any more: its folder
+    /// and its files in /dev/shm. While a process of the instance lives, nothing
+    /// is touched: a subscriber that outlives a restart keeps its services and
+    /// goes on when the instance is back.
+    ///
+    /// Returns the names of the files that were in /dev/shm. One is always
+    /// there: iceoryx2 keeps it per domain and never removes it.
+    ///
+    /// # Errors
+    /// The first file that could not be removed.
+    pub fn remove_leftovers(&self) -> std::io::Result<Vec<OsString>> {
+        let mut removed = Vec::new();
+        if self.in_use() {
+            return Ok(removed);
+        }
+        for entry in std::fs::read_dir("/dev/shm")? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(self.prefix.as_bytes()) {
+                std::fs::remove_file(entry.path())?;
+                removed.push(entry.file_name());
+            }
+        }
+        match std::fs::remove_dir_all(self.folder()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        // Goes only when it is empty, that is, when no other instance is there.
+        let _ = std::fs::remove_dir(&self.root);
+        Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_folders_are_checked() {
+        let root = Path::new("/tmp/fb");
+        assert!(Domain::new("cam-1", root, Limits::default()).is_ok());
+        for (name, root) in [
+            ("", root),
+            ("A b", root),
+            ("a", Path::new("rel")),
+            ("a", Path::new("/0123456789/0123456789/0123456789/0123456789/0123")),
+        ] {
+            assert!(Domain::new(name, root, Limits::default()).is_err(), "{name} {root:?}");
+        }
+    }
+
+    #[test]
+    fn no_instance_owns_the_files_of_another() {
+        let domain = |name| Domain::new(name, Path::new("/tmp/fb"), Limits::default());
+        let (short, long) = (domain("a").expect("valid"), domain("a_b").expect("valid"));
+        assert!(!long.shm_prefix().starts_with(short.shm_prefix()));
+    }
+
+    #[test]
+    fn a_foreign_file_in_place_of_the_folder_is_refused() {
+        let dir = tempfile::tempdir_in("/tmp").expect("temp dir");
+        let domain = Domain::new("x", dir.path(), Limits::default()).expect("valid");
+        std::fs::write(domain.folder(), b"").expect("write");
+        assert!(domain.create_folder().is_err());
+    }
+}

@@ -1,0 +1,495 @@
+//! Frames of one camera: loan, fill, publish; receive, check, read.
+
+#![allow(unsafe_code)]
+
+use crate::bus::{port, service_name, transport};
+use crate::header::{check_header, plane_size};
+use crate::readers::{self, Readers, WaitedFor};
+use crate::services::{Delivery, ServiceSpec};
+use crate::{BadHeader, Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
+use framebus_types::{ChromaSite, ColourMatrix, ColourRange, Fourcc, FrameHeader, text};
+use iceoryx2::port::listener::Listener;
+use iceoryx2::port::notifier::Notifier;
+use iceoryx2::port::port_name::PortName;
+use iceoryx2::port::publisher::Publisher;
+use iceoryx2::port::subscriber::Subscriber;
+use iceoryx2::port::update_connections::UpdateConnections;
+use iceoryx2::port::{LoanError, ReceiveError};
+use iceoryx2::prelude::AllocationStrategy;
+use iceoryx2::sample::Sample;
+use iceoryx2::sample_mut_uninit::SampleMutUninit;
+use iceoryx2::service::Service;
+use iceoryx2::service::port_factory::PortFactory as _;
+use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Time between two attempts to reach a reader that has yet to look.
+const RESEND: Duration = Duration::from_millis(2);
+/// Attempts before a reader that never looks is given up: 5 s.
+const RESENDS_MAX: usize = 2500;
+
+/// Publishes the frames of one camera.
+///
+/// The segment is sized for the first frame and populated before it is used; a
+/// larger frame later makes a new one. Usable from several threads.
+#[derive(Debug)]
+pub struct FramePublisher<S: Service = Ipc> {
+    publisher: Publisher<S, [u8], FrameHeader>,
+    notifier: Notifier<S>,
+    service: PortFactory<S, [u8], FrameHeader>,
+    spec: ServiceSpec,
+    delivery: Delivery,
+    segments: Mutex<Segments>,
+    stop: Arc<AtomicBool>,
+    contact: Mutex<Contact>,
+    waited_for: WaitedFor,
+}
+
+/// Who reads, and for how many frames in a row each of them got every one.
+#[derive(Debug, Default)]
+struct Contact {
+    readers: Readers,
+    now: Readers,
+    delivered: usize,
+}
+
+/// What is known of the data segments.
+#[derive(Debug)]
+struct Segments {
+    /// Largest payload that fits into the newest segment.
+    payload: usize,
+    /// Address ranges whose pages are there.
+    populated: Vec<Range<usize>>,
+}
+
+/// A sample on loan: memory in the segment that nobody else writes. Dropping it
+/// unsent gives it back.
+pub struct FrameLoan<S: Service = Ipc> {
+    sample: SampleMutUninit<S, [MaybeUninit<u8>], FrameHeader>,
+}
+
+impl<S: Service> std::fmt::Debug for FrameLoan<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameLoan").field("len", &self.sample.payload().len()).finish()
+    }
+}
+
+impl<S: Service> FrameLoan<S> {
+    /// The payload, to be filled. It holds zeros or an older frame.
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let payload = self.sample.payload_mut();
+        // SAFETY: same address and length; shared memory is always initialised
+        // (tmpfs pages are zero or hold an older frame), and u8 has no invalid
+        // value.
+        unsafe { std::slice::from_raw_parts_mut(payload.as_mut_ptr().cast::<u8>(), payload.len()) }
+    }
+}
+
+impl<S: Service> Bus<S> {
+    /// Opens the frame service of `camera` for frames of `payload` bytes.
+    /// With [`Delivery::EveryFrame`] a publisher waits for full readers until
+    /// `stop` is set.
+    ///
+    /// # Errors
+    /// [`BusError::Memory`] when /dev/shm cannot hold the samples.
+    pub fn frame_publisher(
+        &self,
+        camera: &str,
+        payload: usize,
+        delivery: Delivery,
+        stop: Arc<AtomicBool>,
+    ) -> Result<FramePublisher<S>, BusError> {
+        let spec = self.frames_spec(camera, delivery);
+        let service = self.frame_service(&spec)?;
+        let waited_for = WaitedFor::default();
+        // One process at a time: what was found free is still free when it is
+        // taken.
+        let _turn = memory::turn();
+        memory::check(&spec.name, memory::frames(&spec, payload))?;
+        let publisher = service
+            .publisher_builder()
+            .initial_max_slice_len(payload)
+            .max_loaned_samples(spec.loans)
+            .allocation_strategy(AllocationStrategy::PowerOfTwo)
+            .set_backpressure_handler(waited_for.handler(stop.clone()))
+            .create()
+            .map_err(|error| port(&spec, "publisher", error))?;
+        let publisher = FramePublisher {
+            publisher,
+            notifier: self.notifier(&spec)?,
+            service,
+            spec,
+            delivery,
+            segments: Mutex::new(Segments { payload, populated: Vec::new() }),
+            stop,
+            contact: Mutex::default(),
+            waited_for,
+        };
+        // The first loan populates the segment: a full /dev/shm is an error now
+        // and not a SIGBUS later.
+        drop(publisher.loan(payload)?);
+        Ok(publisher)
+    }
+
+    /// Opens the frame service of `camera` for reading; `reader` names this
+    /// reader, see [`FramePublisher::has_reader`].
+    ///
+    /// # Errors
+    /// [`BusError::Service`], [`BusError::Port`].
+    pub fn frame_subscriber(
+        &self,
+        camera: &str,
+        delivery: Delivery,
+        reader: &str,
+    ) -> Result<FrameSubscriber<S>, BusError> {
+        let spec = self.frames_spec(camera, delivery);
+        let service = self.frame_service(&spec)?;
+        let name = readers::port_name(reader, false);
+        let listener = self.listener(&spec, false)?;
+        Self::subscribe(camera, &service, spec, name, listener)
+    }
+
+    /// Opens the frame service of `camera` with whatever settings its creator
+    /// gave it; for readers that do not know the configuration.
+    ///
+    /// # Errors
+    /// [`BusError::Absent`] while no process has created the service.
+    pub fn join_frames(&self, camera: &str, reader: &str) -> Result<FrameSubscriber<S>, BusError> {
+        let spec = self.frames_spec(camera, Delivery::Latest);
+        let name = service_name(&spec)?;
+        let service = self
+            .node
+            .service_builder(&name)
+            .publish_subscribe::<[u8]>()
+            .user_header::<FrameHeader>()
+            .open()
+            .map_err(|error| crate::results::open_error(&spec, error))?;
+        let name = readers::port_name(reader, true);
+        let listener = self.listener(&spec, true)?;
+        Self::subscribe(camera, &service, spec, name, listener)
+    }
+
+    fn subscribe(
+        camera: &str,
+        service: &PortFactory<S, [u8], FrameHeader>,
+        spec: ServiceSpec,
+        name: Option<PortName>,
+        listener: Listener<S>,
+    ) -> Result<FrameSubscriber<S>, BusError> {
+        let mut builder = service.subscriber_builder();
+        if let Some(name) = &name {
+            builder = builder.name(name);
+        }
+        if service.static_config().has_safe_overflow() {
+            // Newest only: whatever is older would be dropped by its reader.
+            builder = builder.buffer_size(1);
+        }
+        let subscriber = builder.create().map_err(|error| port(&spec, "subscriber", error))?;
+        // A publisher knows only of readers that have looked for it once; what
+        // it sends to the others it forgets when their buffer is full.
+        let _ = subscriber.update_connections();
+        let waker = Waker::new(listener);
+        let bad_headers = AtomicU64::new(0);
+        let (camera, last) = (camera.to_owned(), Mutex::new(None));
+        Ok(FrameSubscriber { subscriber, waker, spec, camera, bad_headers, last })
+    }
+
+    fn frame_service(
+        &self,
+        spec: &ServiceSpec,
+    ) -> Result<PortFactory<S, [u8], FrameHeader>, BusError> {
+        let name = service_name(spec)?;
+        self.node
+            .service_builder(&name)
+            .publish_subscribe::<[u8]>()
+            .user_header::<FrameHeader>()
+            .max_publishers(spec.max_publishers)
+            .max_subscribers(spec.max_subscribers)
+            .max_nodes(crate::services::MAX_NODES)
+            .subscriber_max_buffer_size(spec.buffer)
+            .subscriber_max_borrowed_samples(spec.borrowed)
+            .history_size(0)
+            .enable_safe_overflow(spec.overflow)
+            .open_or_create()
+            .map_err(|error| crate::results::service_error(spec, error))
+    }
+}
+
+impl<S: Service> FramePublisher<S> {
+    /// Borrows a sample of `len` bytes.
+    ///
+    /// # Errors
+    /// [`BusError::NoLoan`] when all are in use, [`BusError::Memory`] when the
+    /// frame has outgrown the segment and /dev/shm cannot hold a larger one.
+    pub fn loan(&self, len: usize) -> Result<FrameLoan<S>, BusError> {
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if len <= segments.payload {
+            return self.loan_populated(len, &mut segments);
+        }
+        let _turn = memory::turn();
+        let need = memory::grown(memory::frames(&self.spec, len));
+        memory::check(&self.spec.name, need)?;
+        // Segments of smaller frames are dead once their samples are back;
+        // their addresses may be given to others.
+        segments.populated.clear();
+        let loan = self.loan_populated(len, &mut segments)?;
+        let headers = memory::frames(&self.spec, 0).sample_bytes;
+        segments.payload = len.max((need.sample_bytes - headers) as usize);
+        Ok(loan)
+    }
+
+    fn loan_populated(
+        &self,
+        len: usize,
+        segments: &mut Segments,
+    ) -> Result<FrameLoan<S>, BusError> {
+        let mut sample = self.publisher.loan_slice_uninit(len).map_err(|error| match error {
+            LoanError::ExceedsMaxLoans | LoanError::OutOfMemory => {
+                BusError::NoLoan { service: self.spec.name.clone(), limit: self.spec.loans }
+            }
+            other => transport(&self.spec, other),
+        })?;
+        let address = sample.payload_mut().as_ptr() as usize;
+        if !segments.populated.iter().any(|range| range.contains(&address)) {
+            let range = populate(address).map_err(|reason| {
+                memory::not_populated(&self.spec, memory::frames(&self.spec, len), &reason)
+            })?;
+            segments.populated.push(range);
+        }
+        Ok(FrameLoan { sample })
+    }
+
+    /// Sends a filled sample and wakes the readers; returns how many got it.
+    /// With [`Delivery::EveryFrame`] this waits for members of the instance
+    /// whose buffers are full, and never for observers.
+    ///
+    /// # Errors
+    /// [`BusError::Transport`]; the frame is then lost for some readers.
+    pub fn publish(&self, mut loan: FrameLoan<S>, header: &FrameHeader) -> Result<usize, BusError> {
+        if self.delivery == Delivery::Latest {
+            return self.send(loan, header);
+        }
+        // A reader opens its end of a connection when it first looks. Until
+        // then iceoryx2 drops what does not fit into its buffer instead of
+        // waiting. More frames delivered than the buffer holds show that it has
+        // looked; before that a copy is kept and sent again. Readers know a
+        // repeated frame by its sequence number.
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        let Contact { readers, now, delivered } = &mut *contact;
+        now.refresh::<S>(self.service.dynamic_config());
+        self.waited_for.set(&now.members);
+        if now != readers {
+            std::mem::swap(readers, now);
+            *delivered = 0;
+        }
+        if *delivered > self.spec.buffer {
+            return self.send(loan, header);
+        }
+        let copy = loan.payload_mut().to_vec();
+        self.waited_for.take_passed_over();
+        let mut recipients = self.send(loan, header)?;
+        let mut attempts = 0;
+        while recipients + self.waited_for.take_passed_over() < readers.total
+            && !self.stop.load(Ordering::Relaxed)
+        {
+            if attempts == RESENDS_MAX {
+                tracing::warn!(
+                    service = self.spec.name,
+                    readers = readers.total,
+                    reached = recipients,
+                    "a reader never looks; going on without it"
+                );
+                break;
+            }
+            attempts += 1;
+            std::thread::park_timeout(RESEND);
+            match self.loan(copy.len()) {
+                Ok(mut again) => {
+                    again.payload_mut().copy_from_slice(&copy);
+                    recipients = self.send(again, header)?;
+                }
+                Err(BusError::NoLoan { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            readers.refresh::<S>(self.service.dynamic_config());
+            self.waited_for.set(&readers.members);
+        }
+        *delivered += 1;
+        Ok(recipients)
+    }
+
+    fn send(&self, mut loan: FrameLoan<S>, header: &FrameHeader) -> Result<usize, BusError> {
+        *loan.sample.user_header_mut() = *header;
+        // SAFETY: shared memory is always initialised, see `payload_mut`.
+        let sample = unsafe { loan.sample.assume_init() };
+        let recipients = sample.send().map_err(|error| transport(&self.spec, error))?;
+        // A listener that is gone is cleaned up with its process.
+        let _ = self.notifier.notify();
+        Ok(recipients)
+    }
+
+    /// Whether a reader of this name is subscribed. A source that must not lose
+    /// a frame waits for the inference process this way.
+    #[must_use]
+    pub fn has_reader(&self, reader: &str) -> bool {
+        let found = readers::has::<S>(self.service.dynamic_config(), reader);
+        if found {
+            // The next send must reach a reader that has just come.
+            let _ = self.publisher.update_connections();
+        }
+        found
+    }
+
+    /// How frames are delivered.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+}
+
+/// Receives the frames of one camera.
+#[derive(Debug)]
+pub struct FrameSubscriber<S: Service = Ipc> {
+    subscriber: Subscriber<S, [u8], FrameHeader>,
+    waker: Waker<S>,
+    spec: ServiceSpec,
+    camera: String,
+    bad_headers: AtomicU64,
+    /// Epoch and sequence number of the frame before.
+    last: Mutex<Option<(u64, u64)>>,
+}
+
+impl<S: Service> FrameSubscriber<S> {
+    /// The next frame, or `None` when there is none. Frames whose header lies
+    /// are counted and skipped.
+    ///
+    /// # Errors
+    /// [`BusError::NoLoan`] when this reader holds as many frames as it may.
+    pub fn receive(&self) -> Result<Option<FrameSample<S>>, BusError> {
+        loop {
+            let sample = self.subscriber.receive().map_err(|error| match error {
+                ReceiveError::ExceedsMaxBorrows => {
+                    BusError::NoLoan { service: self.spec.name.clone(), limit: self.spec.borrowed }
+                }
+                other @ ReceiveError::ConnectionFailure(_) => transport(&self.spec, other),
+            })?;
+            let Some(sample) = sample else {
+                return Ok(None);
+            };
+            match FrameSample::check(sample, &self.camera) {
+                Ok(frame) => {
+                    let name = Some((frame.header.epoch_ns, frame.header.sequence));
+                    let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Sent again for another reader, see `FramePublisher::publish`.
+                    if std::mem::replace(&mut *last, name) != name {
+                        return Ok(Some(frame));
+                    }
+                }
+                Err(error) => {
+                    self.bad_headers.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(service = self.spec.name, %error, "frame skipped");
+                }
+            }
+        }
+    }
+
+    /// Frames skipped because their header contradicted their payload.
+    #[must_use]
+    pub fn bad_headers(&self) -> u64 {
+        self.bad_headers.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until a frame is there.
+    #[must_use]
+    pub fn waker(&self) -> &Waker<S> {
+        &self.waker
+    }
+
+    /// The camera.
+    #[must_use]
+    pub fn camera(&self) -> &str {
+        &self.camera
+    }
+}
+
+/// A frame in shared memory whose header has been checked. Holding it keeps the
+/// memory; the publisher has a sample for every frame that may be held.
+#[derive(Debug)]
+pub struct FrameSample<S: Service = Ipc> {
+    sample: Sample<S, [u8], FrameHeader>,
+    header: FrameHeader,
+    fourcc: Fourcc,
+    matrix: ColourMatrix,
+    range: ColourRange,
+    chroma_site: ChromaSite,
+}
+
+impl<S: Service> FrameSample<S> {
+    fn check(sample: Sample<S, [u8], FrameHeader>, camera: &str) -> Result<Self, BadHeader> {
+        // One copy: what was checked is what is used, whatever the publisher
+        // writes afterwards.
+        let header = *sample.user_header();
+        let fourcc = check_header(&header, sample.payload().len(), camera)?;
+        Ok(Self {
+            fourcc,
+            matrix: ColourMatrix::try_from(header.matrix)?,
+            range: ColourRange::try_from(header.range)?,
+            chroma_site: ChromaSite::try_from(header.chroma_site)?,
+            header,
+            sample,
+        })
+    }
+
+    /// The header as it was when the frame was received.
+    #[must_use]
+    pub fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    /// Camera name.
+    #[must_use]
+    pub fn camera(&self) -> &str {
+        text::unpack(&self.header.camera)
+    }
+
+    /// Pixel format.
+    #[must_use]
+    pub fn fourcc(&self) -> Fourcc {
+        self.fourcc
+    }
+
+    /// YCbCr matrix.
+    #[must_use]
+    pub fn matrix(&self) -> ColourMatrix {
+        self.matrix
+    }
+
+    /// Sample range.
+    #[must_use]
+    pub fn range(&self) -> ColourRange {
+        self.range
+    }
+
+    /// Chroma sample position.
+    #[must_use]
+    pub fn chroma_site(&self) -> ChromaSite {
+        self.chroma_site
+    }
+
+    /// Bytes of plane `plane`, from its first row to the end of its last, and
+    /// its stride. Empty for a plane that the format does not have.
+    #[must_use]
+    pub fn plane(&self, plane: usize) -> (&[u8], usize) {
+        let Some((row, rows)) = plane_size(self.fourcc, &self.header, plane) else {
+            return (&[], 0);
+        };
+        let stride = self.header.strides[plane] as usize;
+        let start = self.header.offsets[plane] as usize;
+        // Checked in `check`; the payload's length does not change.
+        (&self.sample.payload()[start..start + stride * (rows - 1) + row], stride)
+    }
+}

@@ -1,0 +1,108 @@
+//! Frame headers from shared memory: trusted only after this.
+
+use crate::BadHeader;
+use framebus_types::{Fourcc, FrameHeader, MAX_PLANES, VERSION, text};
+
+/// Bytes of a row and number of rows.
+pub(crate) fn plane_size(
+    fourcc: Fourcc,
+    header: &FrameHeader,
+    plane: usize,
+) -> Option<(usize, usize)> {
+    let (width, height) = (header.width as usize, header.height as usize);
+    match (fourcc, plane) {
+        (Fourcc::Nv12, 0) => Some((width, height)),
+        (Fourcc::Nv12, 1) => Some((2 * width.div_ceil(2), height.div_ceil(2))),
+        (Fourcc::Rgb24, 0) => Some((3 * width, height)),
+        _ => None,
+    }
+}
+
+/// Whether every plane that the header describes lies inside a payload of `len`
+/// bytes, and the frame is of `camera`.
+pub(crate) fn check_header(
+    header: &FrameHeader,
+    len: usize,
+    camera: &str,
+) -> Result<Fourcc, BadHeader> {
+    if header.version != VERSION {
+        return Err(BadHeader::Version { found: header.version, expected: VERSION });
+    }
+    let found = text::unpack(&header.camera);
+    if found != camera {
+        return Err(BadHeader::Camera { found: found.to_owned(), expected: camera.to_owned() });
+    }
+    let fourcc = Fourcc::try_from(header.fourcc)?;
+    let (width, height) = (header.width, header.height);
+    for plane in 0..MAX_PLANES {
+        let Some((row, rows)) = plane_size(fourcc, header, plane) else {
+            continue;
+        };
+        let stride = header.strides[plane];
+        if row == 0 || rows == 0 || (stride as usize) < row {
+            return Err(BadHeader::Stride { plane, width, height, stride });
+        }
+        let end =
+            u64::from(header.offsets[plane]) + u64::from(stride) * (rows as u64 - 1) + row as u64;
+        if end > len as u64 {
+            return Err(BadHeader::Plane { plane, width, height, end, len });
+        }
+    }
+    Ok(fourcc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nv12(width: u32, height: u32) -> (FrameHeader, usize) {
+        let header = FrameHeader {
+            camera: text::pack("a"),
+            width,
+            height,
+            fourcc: Fourcc::Nv12.into(),
+            strides: [width, width, 0, 0],
+            offsets: [0, width * height, 0, 0],
+            ..FrameHeader::default()
+        };
+        (header, (width * height * 3 / 2) as usize)
+    }
+
+    #[test]
+    fn honest_headers_pass() {
+        let (header, len) = nv12(64, 32);
+        assert_eq!(check_header(&header, len, "a"), Ok(Fourcc::Nv12));
+    }
+
+    #[test]
+    fn lies_are_found() {
+        let (good, len) = nv12(64, 32);
+        type Lie = fn(&mut FrameHeader);
+        let lies: [(&str, Lie); 10] = [
+            ("header version 9, this program reads version 1", |h| h.version = 9),
+            ("camera name \"b\" where \"a\" was expected", |h| h.camera = text::pack("b")),
+            ("unknown pixel format code 1", |h| h.fourcc = 1),
+            ("0x32 frame with a stride of 64 bytes in plane 0", |h| h.width = 0),
+            ("64x0 frame with a stride of 64 bytes in plane 0", |h| h.height = 0),
+            ("64x32 frame with a stride of 63 bytes in plane 0", |h| h.strides[0] = 63),
+            ("64x32 frame with a stride of 0 bytes in plane 1", |h| h.strides[1] = 0),
+            ("plane 1 of a 64x34 frame ends at byte 3136, the payload has 3072", |h| h.height = 34),
+            ("plane 1 of a 64x32 frame ends at byte 4294968319, the payload has 3072", |h| {
+                h.offsets[1] = u32::MAX
+            }),
+            (
+                "plane 0 of a 64x4294967295 frame ends at byte 18446744060824649794, the payload has 3072",
+                |h| {
+                    h.height = u32::MAX;
+                    h.strides[0] = u32::MAX;
+                },
+            ),
+        ];
+        for (message, lie) in lies {
+            let mut header = good;
+            lie(&mut header);
+            let error = check_header(&header, len, "a").expect_err(message);
+            assert_eq!(error.to_string(), message);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The one table of services: names, depths, limits, overflow.
+//!
+//! iceoryx2 fixes these numbers when a service is created; every process that
+//! may create one must ask for the same. Therefore they are computed here, from
+//! [`Limits`] alone, and nowhere else.
+//!
+//! | service | payload | header | publishers | subscribers | buffer | borrowed | overflow |
+//! |---|---|---|---|---|---|---|---|
+//! | `frames/<camera>` latest | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 3 | oldest goes |
+//! | `frames/<camera>` every-frame | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 3 | publisher waits |
+//! | `results` | `[u8]` | `ResultHeader` | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes; publisher waits in an offline instance |
+//! | `health` | `[Health]` | – | 96 | `result_subscribers` | 2 | 2 | oldest goes |
+//!
+//! Two publishers where one is meant: a restarted process may come back before
+//! its dead predecessor's slot has been cleaned.
+
+/// How a camera's frames reach their readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// A slow reader loses its own oldest frames; the source never waits.
+    #[default]
+    Latest,
+    /// Nothing is lost; the source waits for its readers. For files and tests.
+    EveryFrame,
+}
+
+/// Numbers from the configuration that size the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Readers of one camera's frames, the inference process included.
+    pub frame_subscribers: usize,
+    /// Readers of results, and of health.
+    pub result_subscribers: usize,
+    /// Results a slow reader can be behind before it loses the oldest.
+    pub result_buffer: usize,
+    /// Detections in one result at most.
+    pub max_detections: usize,
+    /// Every camera is every-frame: results wait for their readers too. Never
+    /// set beside a live camera, which a hung sink would then hold up.
+    pub offline: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_subscribers: 4,
+            result_subscribers: 8,
+            result_buffer: 128,
+            max_detections: 300,
+            offline: false,
+        }
+    }
+}
+
+/// Settings of one publish/subscribe service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Name inside the domain.
+    pub name: String,
+    /// Publishers at most.
+    pub max_publishers: usize,
+    /// Subscribers at most.
+    pub max_subscribers: usize,
+    /// Samples waiting per subscriber.
+    pub buffer: usize,
+    /// Samples a subscriber may hold.
+    pub borrowed: usize,
+    /// Samples a publisher may have on loan.
+    pub loans: usize,
+    /// Whether a full buffer gives up its oldest sample; otherwise the publisher waits.
+    pub overflow: bool,
+}
+
+/// Processes that can take part in a service.
+pub const MAX_NODES: usize = 160;
+/// Event ids in use: see [`EVENT_SENT`] and following.
+pub const EVENT_ID_MAX: usize = 3;
+/// A sample was sent.
+pub const EVENT_SENT: usize = 1;
+/// A publisher's process died.
+pub const EVENT_DEAD: usize = 2;
+
+/// Samples of one camera that the inference process may hold: one inferred,
+/// one waiting, one being taken.
+pub const FRAMES_BORROWED: usize = 3;
+
+/// Frames of one camera.
+#[must_use]
+pub fn frames(limits: &Limits, camera: &str, delivery: Delivery) -> ServiceSpec {
+    ServiceSpec {
+        name: format!("frames/{camera}"),
+        max_publishers: 2,
+        max_subscribers: limits.frame_subscribers,
+        buffer: 2,
+        borrowed: FRAMES_BORROWED,
+        // One being filled, one on its way through the pipeline, one for the
+        // copy when GStreamer keeps the original, one spare.
+        loans: 4,
+        overflow: delivery == Delivery::Latest,
+    }
+}
+
+/// Results of the instance.
+#[must_use]
+pub fn results(limits: &Limits) -> ServiceSpec {
+    ServiceSpec {
+        name: "results".to_owned(),
+        max_publishers: 2,
+        max_subscribers: limits.result_subscribers,
+        buffer: limits.result_buffer,
+        borrowed: 2,
+        loans: 2,
+        overflow: !limits.offline,
+    }
+}
+
+/// Health of all processes.
+#[must_use]
+pub fn health(limits: &Limits) -> ServiceSpec {
+    ServiceSpec {
+        name: "health".to_owned(),
+        max_publishers: 96,
+        max_subscribers: limits.result_subscribers,
+        buffer: 2,
+        borrowed: 2,
+        loans: 1,
+        overflow: true,
+    }
+}

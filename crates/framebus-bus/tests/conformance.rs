@@ -1,0 +1,344 @@
+//! What the bus promises, over iceoryx2's in-process and inter-process
+//! transports alike.
+
+use framebus_bus::{Bus, BusError, Delivery, Domain, FramePublisher, FrameSubscriber, Limits};
+use framebus_types::{
+    Counter, Detection, Fourcc, FrameHeader, Health, Outcome, ResultHeader, Role, State, text,
+};
+use iceoryx2::service::Service;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const WIDTH: u32 = 64;
+const HEIGHT: u32 = 32;
+const BYTES: usize = (WIDTH * HEIGHT * 3 / 2) as usize;
+
+/// A domain of its own that leaves nothing behind, also when the test fails.
+struct World {
+    domain: Domain,
+    root: tempfile::TempDir,
+}
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        let root = tempfile::Builder::new().prefix("fb").tempdir_in("/tmp").expect("temp dir");
+        let name = root.path().file_name().expect("name").to_string_lossy().to_lowercase();
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let domain = Domain::new(&name, root.path(), limits).expect("valid");
+        Self { domain, root }
+    }
+
+    fn bus<S: Service>(&self, name: &str) -> Bus<S> {
+        Bus::open(&self.domain, name).expect("bus opens")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let left = self.domain.remove_leftovers();
+        if !std::thread::panicking() {
+            // Orderly drops leave nothing else.
+            let mut left = left.expect("removable");
+            left.retain(|name| !name.to_string_lossy().ends_with("_node.0_10_0.global_mgmt"));
+            assert!(left.is_empty(), "left in /dev/shm: {left:?}");
+        }
+    }
+}
+
+fn header(sequence: u64, width: u32, height: u32) -> FrameHeader {
+    FrameHeader {
+        camera: text::pack("a"),
+        sequence,
+        width,
+        height,
+        fourcc: Fourcc::Nv12.into(),
+        strides: [width, width, 0, 0],
+        offsets: [0, width * height, 0, 0],
+        ..FrameHeader::default()
+    }
+}
+
+fn send<S: Service>(publisher: &FramePublisher<S>, sequence: u64) -> usize {
+    let mut loan = publisher.loan(BYTES).expect("a loan");
+    loan.payload_mut().fill(sequence as u8);
+    publisher.publish(loan, &header(sequence, WIDTH, HEIGHT)).expect("sent")
+}
+
+fn sequences<S: Service>(subscriber: &FrameSubscriber<S>) -> Vec<u64> {
+    std::iter::from_fn(|| subscriber.receive().expect("receives"))
+        .map(|frame| frame.header().sequence)
+        .collect()
+}
+
+fn never() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(false))
+}
+
+fn latest_keeps_the_newest<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let subscriber = bus.frame_subscriber("a", Delivery::Latest, "test").expect("subscriber");
+    for sequence in 0..10 {
+        assert_eq!(send(&publisher, sequence), 1);
+    }
+    assert_eq!(sequences(&subscriber), [9]);
+}
+
+fn a_hoarding_reader_harms_only_itself<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let hoarder = bus.frame_subscriber("a", Delivery::Latest, "hoarder").expect("subscriber");
+    let reader = bus.frame_subscriber("a", Delivery::Latest, "reader").expect("subscriber");
+    let mut hoard = Vec::new();
+    for sequence in 0..50 {
+        assert_eq!(send(&publisher, sequence), 2);
+        match hoarder.receive() {
+            Ok(Some(frame)) => hoard.push(frame),
+            Ok(None) => panic!("a frame was sent"),
+            Err(error) => assert!(matches!(error, BusError::NoLoan { limit: 3, .. }), "{error}"),
+        }
+        assert_eq!(sequences(&reader), [sequence]);
+    }
+    // What it holds has not been overwritten.
+    for (sequence, frame) in hoard.iter().enumerate() {
+        assert_eq!(frame.header().sequence, sequence as u64);
+        assert!(frame.plane(0).0.iter().all(|&byte| byte == sequence as u8));
+    }
+    assert_eq!(hoard.len(), 3);
+}
+
+fn every_frame_loses_nothing<S: Service + 'static>()
+where
+    FramePublisher<S>: Send,
+{
+    const FRAMES: u64 = 200;
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let publisher =
+        bus.frame_publisher("a", BYTES, Delivery::EveryFrame, never()).expect("publisher");
+    assert!(!publisher.has_reader("infer"));
+    let subscriber = bus.frame_subscriber("a", Delivery::EveryFrame, "infer").expect("subscriber");
+    assert!(publisher.has_reader("infer"));
+    let sender = std::thread::spawn(move || {
+        for sequence in 0..FRAMES {
+            assert_eq!(send(&publisher, sequence), 1);
+        }
+        publisher
+    });
+    let mut seen = Vec::new();
+    while seen.len() < FRAMES as usize {
+        seen.extend(sequences(&subscriber));
+        #[allow(clippy::disallowed_methods)] // the slow reader of this test
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    assert_eq!(seen, (0..FRAMES).collect::<Vec<_>>());
+    drop(sender.join().expect("sender ends"));
+}
+
+fn a_waiting_publisher_can_be_stopped<S: Service + 'static>()
+where
+    FramePublisher<S>: Send,
+{
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let stop = never();
+    let publisher =
+        bus.frame_publisher("a", BYTES, Delivery::EveryFrame, stop.clone()).expect("publisher");
+    let _full = bus.frame_subscriber("a", Delivery::EveryFrame, "infer").expect("subscriber");
+    let sender = std::thread::spawn(move || {
+        (0..100).for_each(|sequence| {
+            send(&publisher, sequence);
+        });
+        publisher
+    });
+    stop.store(true, Ordering::Relaxed);
+    drop(sender.join().expect("sender ends although nobody reads"));
+}
+
+fn observers_are_never_waited_for<S: Service>() {
+    let world = World::new(Limits { offline: true, result_buffer: 2, ..Limits::default() });
+    let bus = world.bus::<S>("test");
+    let publisher =
+        bus.frame_publisher("a", BYTES, Delivery::EveryFrame, never()).expect("publisher");
+    let results = bus.result_publisher(never()).expect("publisher");
+    let member = bus.frame_subscriber("a", Delivery::EveryFrame, "infer").expect("subscriber");
+    let hung = bus.join_frames("a", "hung").expect("observer");
+    let hung_results = bus.join_results("hung").expect("observer");
+    assert!(!publisher.has_reader("hung"), "an observer cannot pass for a member");
+    let header = ResultHeader { outcome: Outcome::Ok.into(), ..ResultHeader::default() };
+    let mut seen = Vec::new();
+    for sequence in 0..50 {
+        send(&publisher, sequence);
+        seen.extend(sequences(&member));
+        results.publish(&header, &[]).expect("sent");
+    }
+    assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    assert_eq!(sequences(&hung), [0, 1], "it lost its own newest");
+    assert!(hung_results.receive().expect("receives").is_some());
+}
+
+fn a_camera_may_change_its_size<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let subscriber = bus.frame_subscriber("a", Delivery::Latest, "test").expect("subscriber");
+    for (sequence, (width, height)) in
+        [(64, 32), (1280, 720), (320, 240), (1922, 1080)].into_iter().enumerate()
+    {
+        let bytes = (width * height * 3 / 2) as usize;
+        let mut loan = publisher.loan(bytes).expect("a loan");
+        loan.payload_mut().fill(sequence as u8 + 1);
+        publisher.publish(loan, &header(sequence as u64, width, height)).expect("sent");
+        let frame = subscriber.receive().expect("receives").expect("a frame");
+        let (luma, stride) = frame.plane(0);
+        let (chroma, _) = frame.plane(1);
+        assert_eq!((luma.len(), stride), ((width * height) as usize, width as usize));
+        assert!(luma.iter().chain(chroma).all(|&byte| byte == sequence as u8 + 1));
+        assert_eq!(luma.as_ptr() as usize % 64, 0, "rows start aligned");
+    }
+}
+
+fn lying_headers_are_skipped<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let publisher =
+        bus.frame_publisher("a", BYTES, Delivery::EveryFrame, never()).expect("publisher");
+    let subscriber = bus.frame_subscriber("a", Delivery::EveryFrame, "test").expect("subscriber");
+    let loan = publisher.loan(BYTES).expect("a loan");
+    publisher.publish(loan, &header(0, WIDTH, HEIGHT * 2)).expect("sent");
+    send(&publisher, 1);
+    assert_eq!(sequences(&subscriber), [1]);
+    assert_eq!(subscriber.bad_headers(), 1);
+}
+
+fn results_arrive_whole_and_in_order<S: Service>() {
+    let world = World::new(Limits { result_buffer: 8, ..Limits::default() });
+    let bus = world.bus::<S>("test");
+    let subscriber = bus.result_subscriber("test").expect("subscriber");
+    let publisher = bus.result_publisher(never()).expect("publisher");
+    let found =
+        Detection { score: 0.5, class: 3, label: text::pack("bus"), ..Detection::default() };
+    for sequence in 0..20 {
+        let header = ResultHeader {
+            camera: text::pack("a"),
+            outcome: Outcome::Ok.into(),
+            result_sequence: sequence,
+            ..ResultHeader::default()
+        };
+        publisher.publish(&header, &vec![found; sequence as usize]).expect("sent");
+    }
+    for sequence in 12..20 {
+        let result = subscriber.receive().expect("receives").expect("the newest eight are there");
+        assert_eq!(result.header().result_sequence, sequence);
+        assert_eq!(result.outcome(), Outcome::Ok);
+        assert_eq!(result.detections(), vec![found; sequence as usize]);
+    }
+    assert!(subscriber.receive().expect("receives").is_none());
+}
+
+fn unknown_outcomes_are_skipped<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let subscriber = bus.result_subscriber("test").expect("subscriber");
+    let publisher = bus.result_publisher(never()).expect("publisher");
+    publisher.publish(&ResultHeader::default(), &[]).expect("sent");
+    assert!(subscriber.receive().expect("receives").is_none());
+    assert_eq!(subscriber.bad_headers(), 1);
+}
+
+fn health_reaches_its_readers<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let subscriber = bus.health_subscriber().expect("subscriber");
+    let publisher = bus.health_publisher(2).expect("publisher");
+    let mut record = Health {
+        role: Role::Sink.into(),
+        state: State::Live.into(),
+        name: text::pack("x"),
+        ..Health::default()
+    };
+    record.counters[Counter::Lost as usize] = 7;
+    publisher.publish(&[record, Health::default(), record]).expect("sent");
+    let mut records = Vec::new();
+    // One has no role, one is beyond the announced two.
+    assert_eq!(subscriber.receive_into(&mut records).expect("receives"), 1);
+    assert_eq!(records, [record]);
+}
+
+fn a_stranger_joins_whatever_the_limits_are<S: Service>() {
+    let small = Limits { frame_subscribers: 2, result_subscribers: 2, ..Limits::default() };
+    let world = World::new(small);
+    let bus = world.bus::<S>("test");
+    let domain =
+        Domain::new(world.domain.instance(), world.root.path(), Limits::default()).expect("valid");
+    let stranger: Bus<S> = Bus::open(&domain, "stranger").expect("bus opens");
+    assert!(matches!(stranger.join_results("stranger"), Err(BusError::Absent { .. })));
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let _results = bus.result_publisher(never()).expect("publisher");
+    let _health = bus.health_publisher(1).expect("publisher");
+    let frames = stranger.join_frames("a", "stranger").expect("frames");
+    stranger.join_results("stranger").expect("results");
+    stranger.join_health().expect("health");
+    send(&publisher, 0);
+    assert_eq!(sequences(&frames), [0]);
+}
+
+fn domains_do_not_meet<S: Service>() {
+    let (one, two) = (World::new(Limits::default()), World::new(Limits::default()));
+    let (bus, other) = (one.bus::<S>("test"), two.bus::<S>("test"));
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    assert!(matches!(other.join_frames("a", "test"), Err(BusError::Absent { .. })));
+    let stranger = other.frame_subscriber("a", Delivery::Latest, "test").expect("subscriber");
+    assert_eq!(send(&publisher, 0), 0);
+    assert_eq!(sequences(&stranger), []);
+}
+
+fn readers_wake_up<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let subscriber = bus.frame_subscriber("a", Delivery::Latest, "test").expect("subscriber");
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    assert!(!subscriber.waker().wait(Duration::from_millis(1)).expect("waits"));
+    send(&publisher, 0);
+    assert!(subscriber.waker().wait(Duration::from_secs(5)).expect("waits"));
+}
+
+#[test]
+fn a_domain_in_use_is_left_alone() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<framebus_bus::Ipc>("test");
+    assert!(world.domain.in_use());
+    assert!(world.domain.remove_leftovers().expect("looks").is_empty());
+    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let subscriber = bus.frame_subscriber("a", Delivery::Latest, "test").expect("subscriber");
+    send(&publisher, 0);
+    assert_eq!(sequences(&subscriber), [0]);
+    drop((publisher, subscriber, bus));
+    assert!(!world.domain.in_use());
+}
+
+macro_rules! conformance {
+    ($($test:ident)+) => {
+        mod local { $(#[test] fn $test() { super::$test::<framebus_bus::Local>(); })+ }
+        mod ipc { $(#[test] fn $test() { super::$test::<framebus_bus::Ipc>(); })+ }
+    };
+}
+
+conformance! {
+    latest_keeps_the_newest
+    a_hoarding_reader_harms_only_itself
+    every_frame_loses_nothing
+    a_waiting_publisher_can_be_stopped
+    observers_are_never_waited_for
+    a_camera_may_change_its_size
+    lying_headers_are_skipped
+    results_arrive_whole_and_in_order
+    unknown_outcomes_are_skipped
+    health_reaches_its_readers
+    a_stranger_joins_whatever_the_limits_are
+    domains_do_not_meet
+    readers_wake_up
+}

@@ -1,0 +1,94 @@
+//! The capture process: one camera, file or pipeline becomes frames on the bus.
+//!
+//! Order of reading: [`run`] → `supervise` (connect, watch, reconnect, end) →
+//! `pipeline` (what stands behind every source, and its probes) → `source` (what
+//! stands in front) → `pool` (GStreamer writes into shared memory) → `publish`
+//! (header, counters, send). Pictures take no pipeline: `picture`.
+//!
+//! Pixels: the decoder's I420 → `videoconvertscale` writes NV12 straight into a
+//! loaned sample → the sample is sent. Nothing is copied as long as nobody but
+//! the probe in front of the `fakesink` holds the buffer; where somebody does,
+//! the frame is copied once into another loan, and counted as such.
+//!
+//! Threads: the main thread supervises and alone says the state; one GStreamer
+//! streaming thread carries a frame from the decoder through the converter to
+//! the bus; one thread reports health. Locks (`Output::publisher`, `Tap::state`,
+//! the fault of `picture`) are leaves: none is taken while another is held, and
+//! none while a frame is sent.
+
+mod drought;
+mod error;
+mod explain;
+mod layout;
+mod limit;
+mod picture;
+mod pipeline;
+mod pool;
+mod publish;
+mod source;
+mod supervise;
+
+pub use error::CaptureError;
+
+use framebus_service::{Failure, Kind, Reporter, Service, Vitals};
+use framebus_types::{Role, State};
+use publish::Output;
+use std::sync::Arc;
+
+/// Runs the camera of that name until it ends or the process is asked to stop.
+///
+/// The presentation time (`pts_ns`) of a frame is its stream's, `u64::MAX` where
+/// that has none. Of a picture it says which file it is: the file's index, from 0,
+/// among all picture files of the folder in the order of their names, times
+/// 1,000,000,000 ns. Files that cannot be decoded keep their index; a single
+/// picture has 0.
+///
+/// # Errors
+/// A camera that the configuration does not have, a file or picture that cannot
+/// be used, a pipeline that cannot be built, a bus that cannot be joined. A
+/// camera that is away is none of these: it is tried again.
+pub fn run(camera: &str, service: &Service) -> Result<(), Failure> {
+    let config = service.config();
+    let Some(camera) = config.camera(camera) else {
+        let names: Vec<_> = config.cameras.iter().map(|camera| camera.name.as_str()).collect();
+        return Err(Failure::message(
+            Kind::Usage,
+            format_args!(
+                "{} has no camera {camera:?}; it has {}",
+                config.file.display(),
+                names.join(", ")
+            ),
+        ));
+    };
+    let vitals = Vitals::new(Role::Capture, camera.name.as_str());
+    let reporter =
+        Reporter::start(service.bus(), vec![vitals.clone()], service.progress_flag(), false)?;
+    let output = Arc::new(Output::new(service, camera, vitals.clone()));
+    let ended = if picture::is_picture(&camera.source) {
+        picture::run(camera, service, &output)
+    } else {
+        supervise::run(camera, service, &output)
+    };
+    output.summarise();
+    match &ended {
+        Ok(supervise::Ended::Source) => {
+            vitals.set_state(State::Ended, "");
+            reporter.publish();
+            output.linger(service);
+        }
+        Ok(supervise::Ended::Stopped) => vitals.set_state(State::Stopping, ""),
+        Err(error) => {
+            vitals.set_state(State::Offline, &error.sentence());
+            // Frames that were published before the fault are still delivered.
+            reporter.publish();
+            output.linger(service);
+        }
+    }
+    ended.map(drop).map_err(|error| {
+        let name = camera.name.as_str();
+        Failure {
+            kind: error.kind(),
+            error: anyhow::Error::new(error).context(format!("camera {name}")),
+        }
+    })
+}

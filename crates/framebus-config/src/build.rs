@@ -1,0 +1,211 @@
+//! Valid values → the model. Only called when there is no error.
+
+use crate::model::{
+    Bus, Camera, Config, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace, Precision,
+    RtspTransport, Sink, SinkKind, Up,
+};
+use crate::parse::{Document, Entry};
+use crate::spec::section;
+use crate::value::Value;
+use crate::{CameraName, InstanceName, NameError, SinkName};
+use std::path::{Path, PathBuf};
+
+/// The value of a key, taken out of one variant of [`Value`]. Table and model are held together
+/// by tests that build every key; a mismatch is a bug of this crate and no matter of the input.
+macro_rules! get {
+    ($entry:expr, $key:literal, $variant:ident) => {
+        match $entry.value($key).into_owned() {
+            Value::$variant(value) => value,
+            other => unreachable!("{} is {other:?} in the table of keys", $key),
+        }
+    };
+}
+
+/// The same for a key without a default.
+macro_rules! get_option {
+    ($entry:expr, $key:literal, $variant:ident) => {
+        match $entry.value($key).into_owned() {
+            Value::$variant(value) => Some(value),
+            Value::Absent => None,
+            other => unreachable!("{} is {other:?} in the table of keys", $key),
+        }
+    };
+}
+
+/// A number in the width of its field, which holds the range of the table.
+macro_rules! int {
+    ($entry:expr, $key:literal) => {
+        match get!($entry, $key, Int).try_into() {
+            Ok(value) => value,
+            Err(_) => unreachable!("{} is wider in the table of keys than in the model", $key),
+        }
+    };
+}
+
+/// The enum value of a word that the walk has accepted.
+macro_rules! word {
+    ($entry:expr, $key:literal, $type:ident) => {
+        match $type::from_name(&get!($entry, $key, Text)) {
+            Some(value) => value,
+            None => unreachable!("{} has a word that the model lacks", $key),
+        }
+    };
+}
+
+pub(crate) fn config(document: &Document, file: &Path) -> Config {
+    Config {
+        instance: one(document, "", |top| name::<InstanceName>(top, "instance")),
+        bus: one(document, "bus", bus),
+        log: one(document, "log", log),
+        model: one(document, "model", model),
+        up: one(document, "up", up),
+        cameras: document.entries("camera").map(camera).collect(),
+        sinks: document.entries("sink").map(sink).collect(),
+        file: file.to_owned(),
+    }
+}
+
+/// A section that stands in the file at most once.
+fn one<T>(document: &Document, name: &str, read: impl Fn(&Entry) -> T) -> T {
+    match document.entries(name).next() {
+        Some(entry) => read(entry),
+        None => read(&Entry::new(section(name))),
+    }
+}
+
+fn name<T>(entry: &Entry, key: &str) -> T
+where
+    T: for<'a> TryFrom<&'a str, Error = NameError>,
+{
+    match &*entry.value(key) {
+        Value::Text(text) => match T::try_from(text) {
+            Ok(name) => name,
+            Err(_) => unreachable!("{key} is longer in the table of keys than in the model"),
+        },
+        other => unreachable!("{key} is {other:?} in the table of keys"),
+    }
+}
+
+pub(crate) fn bus(entry: &Entry) -> Bus {
+    Bus {
+        root: get!(entry, "root", Path),
+        frame_subscribers: int!(entry, "frame_subscribers"),
+        result_subscribers: int!(entry, "result_subscribers"),
+        result_buffer: int!(entry, "result_buffer"),
+    }
+}
+
+pub(crate) fn log(entry: &Entry) -> Log {
+    Log { level: word!(entry, "level", LogLevel), format: word!(entry, "format", LogFormat) }
+}
+
+pub(crate) fn up(entry: &Entry) -> Up {
+    Up {
+        restart_min_ms: int!(entry, "restart_min_ms"),
+        restart_max_ms: int!(entry, "restart_max_ms"),
+        drain_s: get!(entry, "drain_s", Float),
+    }
+}
+
+fn model(entry: &Entry) -> Model {
+    model_at(get!(entry, "path", Path), entry)
+}
+
+pub(crate) fn model_at(path: PathBuf, entry: &Entry) -> Model {
+    Model {
+        path,
+        backend: get!(entry, "backend", Backends),
+        input: get!(entry, "input", Input),
+        precision: word!(entry, "precision", Precision),
+        mode: word!(entry, "mode", Mode),
+        contexts: int!(entry, "contexts"),
+        threads: int!(entry, "threads"),
+        confidence: get!(entry, "confidence", Float) as f32,
+        iou: get!(entry, "iou", Float) as f32,
+        max_detections: int!(entry, "max_detections"),
+        classes: get!(entry, "classes", Classes),
+    }
+}
+
+fn camera(entry: &Entry) -> Camera {
+    let parsed = get!(entry, "source", Source);
+    let mut camera = camera_at(name(entry, "name"), parsed.source, entry);
+    camera.user = camera.user.or(parsed.user);
+    camera.password = camera.password.or(parsed.password);
+    camera
+}
+
+pub(crate) fn camera_at(name: CameraName, source: crate::Source, entry: &Entry) -> Camera {
+    Camera {
+        name,
+        enabled: get!(entry, "enabled", Bool),
+        source,
+        pace: word!(entry, "pace", Pace),
+        repeat: get!(entry, "loop", Bool),
+        delivery: word!(entry, "delivery", Delivery),
+        fps: get_option!(entry, "fps", Float),
+        max_width: get_option!(entry, "max_width", Int)
+            .map(|width| u32::try_from(width).unwrap_or(u32::MAX)),
+        user: get_option!(entry, "user", Text),
+        password: get_option!(entry, "password", Secret),
+        transport: word!(entry, "transport", RtspTransport),
+        latency_ms: int!(entry, "latency_ms"),
+        stall_s: get!(entry, "stall_s", Float),
+        reconnect_min_ms: int!(entry, "reconnect_min_ms"),
+        reconnect_max_ms: int!(entry, "reconnect_max_ms"),
+        max_age_ms: int!(entry, "max_age_ms"),
+        weight: int!(entry, "weight"),
+    }
+}
+
+fn sink(entry: &Entry) -> Sink {
+    let cameras = get!(entry, "cameras", Names)
+        .iter()
+        .filter_map(|(name, _)| CameraName::try_from(name.as_str()).ok())
+        .collect();
+    Sink {
+        name: name::<SinkName>(entry, "name"),
+        enabled: get!(entry, "enabled", Bool),
+        kind: match get!(entry, "kind", Text).as_str() {
+            "jsonl" => SinkKind::Jsonl {
+                path: get!(entry, "path", Jsonl),
+                rotate_mib: int!(entry, "rotate_mib"),
+                keep: int!(entry, "keep"),
+            },
+            other => unreachable!("the table of keys has a sink kind {other} without a model"),
+        },
+        cameras,
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        bus(&Entry::new(section("bus")))
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        log(&Entry::new(section("log")))
+    }
+}
+
+impl Default for Up {
+    fn default() -> Self {
+        up(&Entry::new(section("up")))
+    }
+}
+
+impl Model {
+    /// A model with the defaults of the configuration file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        model_at(path.into(), &Entry::new(section("model")))
+    }
+}
+
+impl Camera {
+    /// A camera with the defaults of the configuration file.
+    pub fn new(name: CameraName, source: crate::Source) -> Self {
+        camera_at(name, source, &Entry::new(section("camera")))
+    }
+}

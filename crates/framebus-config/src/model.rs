@@ -1,0 +1,356 @@
+//! The validated configuration. Every value is inside its range by the time one of these exists;
+//! ranges and defaults stand in `spec`.
+
+use crate::{CameraName, InstanceName, Secret, SinkName, Source};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A whole, valid configuration file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Separates installations (and tests) on one machine: each has its own bus.
+    pub instance: InstanceName,
+    /// The shared-memory bus.
+    pub bus: Bus,
+    /// What the processes log.
+    pub log: Log,
+    /// The detection model and how it runs.
+    pub model: Model,
+    /// How `framebus up` keeps the processes alive.
+    pub up: Up,
+    /// At least one camera; names are unique.
+    pub cameras: Vec<Camera>,
+    /// Where results go; names are unique. May be empty.
+    pub sinks: Vec<Sink>,
+    /// The file it was read from.
+    pub file: PathBuf,
+}
+
+impl Config {
+    /// The camera of that name.
+    pub fn camera(&self, name: &str) -> Option<&Camera> {
+        self.cameras.iter().find(|camera| camera.name.as_str() == name)
+    }
+
+    /// The cameras that are switched on, in the order of the file.
+    pub fn enabled_cameras(&self) -> impl Iterator<Item = &Camera> {
+        self.cameras.iter().filter(|camera| camera.enabled)
+    }
+
+    /// The sinks that are switched on, in the order of the file.
+    pub fn enabled_sinks(&self) -> impl Iterator<Item = &Sink> {
+        self.sinks.iter().filter(|sink| sink.enabled)
+    }
+}
+
+/// `[bus]`: sizes of the shared-memory bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bus {
+    /// Folder of the bus files (service descriptions; the pixels lie in /dev/shm).
+    pub root: PathBuf,
+    /// How many processes may read one camera's frames at once, inference included.
+    pub frame_subscribers: usize,
+    /// How many processes may read the results at once, sinks included.
+    pub result_subscribers: usize,
+    /// Results a reader may lag behind before it loses the oldest.
+    pub result_buffer: usize,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is printed.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// `[model]`: the network and how it is run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The ONNX file.
+    pub path: PathBuf,
+    /// Which inference backends are tried.
+    pub backend: Backends,
+    /// The size of the network's input.
+    pub input: InputShape,
+    /// Arithmetic of the network.
+    pub precision: Precision,
+    /// Whether one result soon or many results matter.
+    pub mode: Mode,
+    /// Batches in flight at once; 0 = the backend decides.
+    pub contexts: usize,
+    /// CPU threads of the backend; 0 = the backend decides.
+    pub threads: usize,
+    /// Least score of a detection, 0 to 1.
+    pub confidence: f32,
+    /// Overlap (intersection over union, 0 to 1) above which the weaker of two boxes of one class goes.
+    pub iou: f32,
+    /// Most detections of one frame.
+    pub max_detections: usize,
+    /// Classes that are reported; empty = all.
+    pub classes: Vec<ClassFilter>,
+}
+
+/// `[up]`: the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Up {
+    /// Wait before the first restart of a process that died, in milliseconds.
+    pub restart_min_ms: u64,
+    /// Longest wait between restarts, in milliseconds; never below `restart_min_ms`.
+    pub restart_max_ms: u64,
+    /// Time that processes have to finish after SIGTERM, in seconds.
+    pub drain_s: f64,
+}
+
+/// `[[camera]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// Unique name.
+    pub name: CameraName,
+    /// `false` keeps the entry without running it.
+    pub enabled: bool,
+    /// Where the frames come from.
+    pub source: Source,
+    /// File sources: at the file's own speed or as fast as it can be read.
+    pub pace: Pace,
+    /// File sources: begin again at the end (key `loop`).
+    pub repeat: bool,
+    /// Newest frame or every frame.
+    pub delivery: Delivery,
+    /// Upper limit of the frame rate; `None` = as the source gives them.
+    pub fps: Option<f64>,
+    /// Wider frames are scaled down to this width in pixels; `None` = never.
+    pub max_width: Option<u32>,
+    /// RTSP user, from the key or the URL.
+    pub user: Option<String>,
+    /// RTSP password, from the key or the URL.
+    pub password: Option<Secret>,
+    /// RTSP transport.
+    pub transport: RtspTransport,
+    /// RTSP jitter buffer in milliseconds.
+    pub latency_ms: u32,
+    /// No frame for so many seconds is a stall.
+    pub stall_s: f64,
+    /// Wait before the first reconnect, in milliseconds.
+    pub reconnect_min_ms: u64,
+    /// Longest wait between reconnects, in milliseconds; never below `reconnect_min_ms`.
+    pub reconnect_max_ms: u64,
+    /// Frames older than this are dropped before inference, in milliseconds; 0 = no limit.
+    /// Not applied with [`Delivery::EveryFrame`].
+    pub max_age_ms: u64,
+    /// Share of the inference when it is overloaded, relative to the other cameras.
+    pub weight: u32,
+}
+
+/// `[[sink]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sink {
+    /// Unique name.
+    pub name: SinkName,
+    /// `false` keeps the entry without running it.
+    pub enabled: bool,
+    /// What it does with results.
+    pub kind: SinkKind,
+    /// Cameras whose results it takes; empty = all.
+    pub cameras: Vec<CameraName>,
+}
+
+/// What a sink does with results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    /// One JSON object a line.
+    Jsonl {
+        /// Where the lines go.
+        path: JsonlPath,
+        /// A file is rotated at this size, in MiB.
+        rotate_mib: u64,
+        /// Rotated files that are kept.
+        keep: usize,
+    },
+}
+
+/// Where JSON lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonlPath {
+    /// Standard output (`path = "-"`).
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+/// `model.backend`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backends {
+    /// The best one that works on this machine.
+    Auto,
+    /// These, in this order; never empty, no name twice.
+    Ordered(Vec<BackendName>),
+}
+
+/// `model.input`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputShape {
+    /// The size that the model was exported for.
+    Auto,
+    /// Fixed; both are multiples of 32 from 32 to 4096.
+    Fixed {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+}
+
+/// One entry of `model.classes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClassFilter {
+    /// A class name from the model's metadata, such as `person`.
+    Name(String),
+    /// A class number, from 0.
+    Number(u32),
+}
+
+impl fmt::Display for ClassFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// An enum whose variants are words of the configuration file.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$vdoc])* $variant,)+
+        }
+
+        impl $name {
+            /// The words of the configuration file, in the order of the variants.
+            pub const NAMES: &'static [&'static str] = &[$($word),+];
+
+            /// The word that stands for it in the configuration file.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+
+            /// The value that a word of the configuration file stands for.
+            pub fn from_name(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+choice! {
+    /// `log.level`.
+    LogLevel {
+        /// Something stopped working.
+        Error = "error",
+        /// Something is wrong and was worked around.
+        Warn = "warn",
+        /// What a person wants to know in the ordinary case.
+        Info = "info",
+        /// What a developer wants to know.
+        Debug = "debug",
+        /// Every frame.
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// `log.format`.
+    LogFormat {
+        /// Text on a terminal, JSON otherwise.
+        Auto = "auto",
+        /// One readable line.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// An inference backend.
+    BackendName {
+        /// Intel OpenVINO: CPU and Intel GPU.
+        OpenVino = "openvino",
+        /// NVIDIA TensorRT.
+        TensorRt = "tensorrt",
+        /// A Triton inference server.
+        Triton = "triton",
+    }
+}
+
+choice! {
+    /// `model.precision`.
+    Precision {
+        /// The fastest that the device does well.
+        Auto = "auto",
+        /// 32-bit floats.
+        F32 = "f32",
+        /// bfloat16.
+        Bf16 = "bf16",
+        /// 16-bit floats.
+        F16 = "f16",
+    }
+}
+
+choice! {
+    /// `model.mode`.
+    Mode {
+        /// Latency for few cameras, throughput for many.
+        Auto = "auto",
+        /// One result as soon as possible.
+        Latency = "latency",
+        /// As many results as possible.
+        Throughput = "throughput",
+    }
+}
+
+choice! {
+    /// `camera.pace`.
+    Pace {
+        /// At the source's own frame rate.
+        Realtime = "realtime",
+        /// As fast as it can be read.
+        Fast = "fast",
+    }
+}
+
+choice! {
+    /// `camera.delivery`.
+    Delivery {
+        /// Inference takes the newest frame; older ones are dropped and counted.
+        Latest = "latest",
+        /// Nothing is dropped; the source waits.
+        EveryFrame = "every-frame",
+    }
+}
+
+choice! {
+    /// `camera.transport`.
+    RtspTransport {
+        /// Interleaved in the RTSP connection: no lost packets.
+        Tcp = "tcp",
+        /// Datagrams: no waiting for lost packets.
+        Udp = "udp",
+        /// Datagrams first, TCP if none arrive.
+        Auto = "auto",
+    }
+}

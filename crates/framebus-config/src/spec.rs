@@ -1,0 +1,259 @@
+//! The one table of keys. The loader, the JSON Schema and `configs/framebus.toml` follow it.
+//!
+//! To add a key: add it in a submodule, the field in `model`, read it in `build`, and run the
+//! tests with `UPDATE_GOLDEN=1`.
+
+mod camera;
+mod model;
+mod service;
+
+use crate::model::{BackendName, LogFormat, LogLevel};
+
+/// Most cameras of one file: services, memory and the live table are sized for it.
+pub(crate) const MAX_CAMERAS: usize = 64;
+/// Most sinks of one file: each takes a subscriber slot on the results.
+pub(crate) const MAX_SINKS: usize = 16;
+/// Words of `[[sink]] kind`.
+pub(crate) const SINK_KINDS: &[&str] = &["jsonl"];
+
+/// A section: a table, an array of tables, or (empty name) the top of the file.
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) array: bool,
+    pub(crate) required: bool,
+    pub(crate) doc: &'static str,
+    pub(crate) keys: &'static [Key],
+    /// Other names that people try.
+    pub(crate) also: &'static [&'static str],
+}
+
+/// A key.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: Default,
+    /// What it is; full sentences, units included.
+    pub(crate) doc: &'static str,
+    /// Why the default is what it is, or when to change it.
+    pub(crate) why: &'static str,
+    /// Other names that people try.
+    pub(crate) also: &'static [&'static str],
+}
+
+/// Type and range of a value.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Name {
+        max_bytes: usize,
+    },
+    Word(&'static [&'static str]),
+    Bool,
+    Int {
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    },
+    Float {
+        min: f64,
+        max: f64,
+        unit: &'static str,
+    },
+    Path,
+    /// A path or `-`.
+    JsonlPath,
+    Source,
+    /// Free text in which `${VARIABLES}` are replaced.
+    Text,
+    /// The same, never shown.
+    Secret,
+    Backends,
+    Input,
+    Classes,
+    CameraNames,
+}
+
+/// What holds when a key is absent.
+#[derive(Clone, Copy)]
+pub(crate) enum Default {
+    /// The key must be there; the example is TOML.
+    Required(&'static str),
+    /// No value; an example in TOML and what "no value" means.
+    Absent(&'static str, &'static str),
+    Bool(bool),
+    Int(u64),
+    Float(f64),
+    Word(&'static str),
+    EmptyList,
+    /// `/tmp/framebus-<uid>`.
+    BusRoot,
+}
+
+impl Section {
+    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    /// `[model]`, `[[camera]]`.
+    pub(crate) fn header(&self) -> String {
+        if self.array { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+    }
+}
+
+impl Kind {
+    /// What is allowed, as the end of a sentence: `must be …`.
+    pub(crate) fn allowed(&self) -> String {
+        let with = |unit: &str| {
+            if unit.is_empty() { String::new() } else { format!(" {unit}") }
+        };
+        match *self {
+            Self::Name { max_bytes } => crate::name::allowed(max_bytes),
+            Self::Word(words) => format!("must be {}", one_of(words)),
+            Self::Bool => "must be true or false".to_owned(),
+            Self::Int { min, max, unit } => {
+                format!("must be a whole number between {min} and {max}{}", with(unit))
+            }
+            Self::Float { min, max, unit } => {
+                format!("must be between {min} and {max}{}", with(unit))
+            }
+            Self::Path => "must be a path in quotes".to_owned(),
+            Self::JsonlPath => "must be a path in quotes, or \"-\" for standard output".to_owned(),
+            Self::Source => crate::source_parse::FORMS.to_owned(),
+            Self::Text | Self::Secret => "must be text in quotes".to_owned(),
+            Self::Backends => format!(
+                "must be \"auto\" or a list in the order of preference such as [\"tensorrt\", \
+                 \"openvino\"], out of {}",
+                BackendName::NAMES.join(", ")
+            ),
+            Self::Input => "must be \"auto\" or \"HEIGHTxWIDTH\" such as \"384x640\", each a \
+                            multiple of 32 from 32 to 4096"
+                .to_owned(),
+            Self::Classes => "must be a list of class names and numbers such as [\"person\", 2]; \
+                              [] means all"
+                .to_owned(),
+            Self::CameraNames => {
+                "must be a list of camera names such as [\"front\"]; [] means all".to_owned()
+            }
+        }
+    }
+}
+
+/// `"a"`, `"a" or "b"`, `"a", "b" or "c"`.
+pub(crate) fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => String::new(),
+    }
+}
+
+pub(crate) fn section(name: &str) -> &'static Section {
+    SECTIONS.iter().find(|section| section.name == name).unwrap_or(&SECTIONS[0])
+}
+
+const fn key(name: &'static str, kind: Kind, default: Default) -> Key {
+    Key { name, kind, default, doc: "", why: "", also: &[] }
+}
+
+impl Key {
+    const fn doc(self, doc: &'static str, why: &'static str) -> Self {
+        Self { doc, why, ..self }
+    }
+
+    const fn also(self, also: &'static [&'static str]) -> Self {
+        Self { also, ..self }
+    }
+}
+
+const MS: &str = "milliseconds";
+const S: &str = "seconds";
+
+/// In the order of `configs/framebus.toml`. The first is the top of the file.
+pub(crate) static SECTIONS: [Section; 7] = [
+    Section {
+        name: "",
+        array: false,
+        required: true,
+        doc: "",
+        also: &[],
+        keys: &[key(
+            "instance",
+            Kind::Name { max_bytes: 24 },
+            Default::Word("default"),
+        )
+        .doc(
+            "Name of this installation. Two installations on one machine need two names.",
+            "Each instance has its own bus, so that they never meet.",
+        )
+        .also(&["name", "id"])],
+    },
+    Section {
+        name: "model",
+        array: false,
+        required: true,
+        doc: "The network that finds objects.",
+        also: &["models", "engine", "detector", "inference", "network"],
+        keys: &model::MODEL,
+    },
+    Section {
+        name: "camera",
+        array: true,
+        required: true,
+        doc: "A camera; one [[camera]] for each, 64 at most.",
+        also: &[
+            "cameras", "cam", "stream", "streams", "source", "sources", "input", "inputs",
+        ],
+        keys: &camera::CAMERA,
+    },
+    Section {
+        name: "sink",
+        array: true,
+        required: false,
+        doc: "Where results go; one [[sink]] for each, 16 at most. Without a sink, results are \
+              still on the bus for subscribers.",
+        also: &["sinks", "output", "outputs"],
+        keys: &service::SINK,
+    },
+    Section {
+        name: "bus",
+        array: false,
+        required: false,
+        doc: "The shared-memory bus. Its memory is computed from these before the start.",
+        also: &["shm", "memory", "iceoryx", "iceoryx2"],
+        keys: &service::BUS,
+    },
+    Section {
+        name: "log",
+        array: false,
+        required: false,
+        doc: "What the processes log, on standard error.",
+        also: &["logging", "logs"],
+        keys: &[
+            key("level", Kind::Word(LogLevel::NAMES), Default::Word("info"))
+                .doc(
+                    "Least severe level that is logged.",
+                    "\"debug\" is for finding a fault.",
+                )
+                .also(&["verbosity", "log_level"]),
+            key(
+                "format",
+                Kind::Word(LogFormat::NAMES),
+                Default::Word("auto"),
+            )
+            .doc(
+                "Form of a line.",
+                "\"auto\" is text, in colour on a terminal and without time stamps under systemd, which \
+                 adds its own.",
+            )
+            .also(&["style", "json"]),
+        ],
+    },
+    Section {
+        name: "up",
+        array: false,
+        required: false,
+        doc: "How `framebus up` keeps the processes alive.",
+        also: &["supervisor", "restart"],
+        keys: &service::UP,
+    },
+];

@@ -1,0 +1,79 @@
+//! Keys of `[model]`.
+
+use super::{Default, Key, Kind, key};
+use crate::model::{Mode, Precision};
+
+pub(super) static MODEL: [Key; 11] = [
+    key("path", Kind::Path, Default::Required("path = \"../.framebus/models/yolov8n.onnx\""))
+        .doc(
+            "The ONNX file of a YOLOv8 detection model; `framebus models fetch` brings one.",
+            "Relative paths count from the folder of the configuration file, here and below.",
+        )
+        .also(&["file", "model", "weights", "onnx", "name"]),
+    key("backend", Kind::Backends, Default::Word("auto"))
+        .doc(
+            "What runs the model: \"auto\", or a list in the order of preference out of \
+             \"openvino\", \"tensorrt\" and \"triton\".",
+            "\"auto\" takes the first that works on this machine. This version has openvino; the \
+             other two are refused with a sentence that says so.",
+        )
+        .also(&["backends", "engine", "device", "runtime"]),
+    key("input", Kind::Input, Default::Word("auto"))
+        .doc(
+            "Size of the network's input: \"auto\", or \"HEIGHTxWIDTH\" in pixels, each a \
+             multiple of 32 from 32 to 4096.",
+            "\"auto\" takes the size that the model was exported for. Another size needs a model \
+             exported with free sizes (dynamic=True); 384x640 suits 16:9 cameras.",
+        )
+        .also(&["imgsz", "size", "input_size", "shape", "input_shape", "resolution"]),
+    key("precision", Kind::Word(Precision::NAMES), Default::Word("auto"))
+        .doc(
+            "Arithmetic of the network.",
+            "\"auto\" takes the fastest that the device does well; \"f32\" is the reference.",
+        )
+        .also(&["dtype", "fp16", "half", "data_type"]),
+    key("mode", Kind::Word(Mode::NAMES), Default::Word("auto"))
+        .doc(
+            "\"latency\": one result as soon as possible. \"throughput\": as many as possible.",
+            "\"auto\" is latency for few cameras and throughput for many.",
+        )
+        .also(&["hint", "performance_hint", "performance"]),
+    key("contexts", Kind::Int { min: 0, max: 16, unit: "" }, Default::Int(0))
+        .doc(
+            "How many batches are in work at once; 0 means that the backend decides.",
+            "Two overlap the preprocessing of one camera with the inference of another.",
+        )
+        .also(&["streams", "num_streams", "workers", "instances"]),
+    key("threads", Kind::Int { min: 0, max: 256, unit: "" }, Default::Int(0))
+        .doc(
+            "CPU threads of the backend; 0 means that the backend decides.",
+            "Lower it to leave cores for decoding video.",
+        )
+        .also(&["num_threads", "cpu_threads", "cores"]),
+    key("confidence", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.25))
+        .doc(
+            "Least score of a detection, 0 to 1.",
+            "0.25 is what Ultralytics predicts with, so that results compare.",
+        )
+        .also(&["conf", "threshold", "score", "min_score", "conf_threshold", "min_confidence"]),
+    key("iou", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.7))
+        .doc(
+            "Of two boxes of one class that overlap by more than this (intersection over union, \
+             0 to 1), the weaker goes.",
+            "0.7 as in Ultralytics; lower it where one object is found twice.",
+        )
+        .also(&["nms", "nms_iou", "nms_threshold", "iou_threshold", "overlap"]),
+    key("max_detections", Kind::Int { min: 1, max: 1000, unit: "" }, Default::Int(300))
+        .doc(
+            "Most detections of one frame; the strongest stay and the rest is counted.",
+            "It bounds the memory of a result.",
+        )
+        .also(&["max_det", "max_objects", "limit"]),
+    key("classes", Kind::Classes, Default::EmptyList)
+        .doc(
+            "Classes that are reported, by name as in the model or by number from 0; [] means \
+             all. Example: [\"person\", 2].",
+            "The network looks for all of them anyway; this only keeps results small.",
+        )
+        .also(&["class", "labels", "objects", "filter", "class_filter"]),
+];

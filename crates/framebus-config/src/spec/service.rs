@@ -1,0 +1,78 @@
+//! Keys of `[[sink]]`, `[bus]` and `[up]`.
+
+use super::{Default, Key, Kind, MS, S, SINK_KINDS, key};
+
+pub(super) static SINK: [Key; 7] = [
+    key("name", Kind::Name { max_bytes: 31 }, Default::Required("name = \"results\""))
+        .doc("Unique name.", "It appears in logs and in the status.")
+        .also(&["id", "label"]),
+    key("kind", Kind::Word(SINK_KINDS), Default::Required("kind = \"jsonl\""))
+        .doc("What it does: \"jsonl\" writes one JSON object a line for each result.", "")
+        .also(&["type", "format", "sink"]),
+    key("enabled", Kind::Bool, Default::Bool(true))
+        .doc("false keeps the entry without running it.", "")
+        .also(&["enable", "disabled", "active", "on"]),
+    key("path", Kind::JsonlPath, Default::Word("-"))
+        .doc(
+            "File that is written, or \"-\" for standard output.",
+            "Standard output shows at once that things work.",
+        )
+        .also(&["file", "output", "filename", "target", "url"]),
+    key("rotate_mib", Kind::Int { min: 1, max: 10_240, unit: "MiB" }, Default::Int(100))
+        .doc("A file of this size is set aside and a new one begun.", "It bounds one file.")
+        .also(&["rotate", "max_size", "rotate_mb", "max_mib", "size_mib"]),
+    key("keep", Kind::Int { min: 1, max: 1000, unit: "files" }, Default::Int(5))
+        .doc("How many files that were set aside stay.", "It bounds the disk: keep x rotate_mib.")
+        .also(&["keep_files", "max_files", "backups", "history"]),
+    key("cameras", Kind::CameraNames, Default::EmptyList)
+        .doc("Cameras whose results it takes, by name; [] means all.", "")
+        .also(&["camera", "source", "sources"]),
+];
+
+pub(super) static BUS: [Key; 4] = [
+    key("root", Kind::Path, Default::BusRoot)
+        .doc(
+            "Folder of the bus files, the user's number in its name. The pixels themselves lie \
+             in /dev/shm.",
+            "All processes of one instance must agree on it; one folder for each user, because \
+             the bus knows no access rights.",
+        )
+        .also(&["path", "dir", "folder", "root_path"]),
+    key("frame_subscribers", Kind::Int { min: 1, max: 16, unit: "" }, Default::Int(4))
+        .doc(
+            "How many processes may read the frames of one camera at once, inference included.",
+            "Each costs frames of shared memory per camera.",
+        )
+        .also(&["subscribers", "max_subscribers"]),
+    key("result_subscribers", Kind::Int { min: 1, max: 32, unit: "" }, Default::Int(8)).doc(
+        "How many processes may read the results at once, sinks included.",
+        "Results are small: raise it freely.",
+    ),
+    key("result_buffer", Kind::Int { min: 2, max: 1024, unit: "results" }, Default::Int(128))
+        .doc(
+            "How many results a reader may lag behind before it loses its oldest.",
+            "128 is four seconds of one camera at 30 frames per second.",
+        )
+        .also(&["buffer", "queue", "buffer_size", "queue_size"]),
+];
+
+pub(super) static UP: [Key; 3] = [
+    key("restart_min_ms", Kind::Int { min: 10, max: 60_000, unit: MS }, Default::Int(250))
+        .doc(
+            "Wait before a process that died is started again; it doubles with each failure.",
+            "Short, since the first failure is usually the only one.",
+        )
+        .also(&["restart_ms", "backoff_ms", "restart_delay_ms"]),
+    key("restart_max_ms", Kind::Int { min: 10, max: 600_000, unit: MS }, Default::Int(10_000))
+        .doc(
+            "Longest wait between restarts; not below restart_min_ms.",
+            "A broken camera must not fill the log, and must come back soon once mended.",
+        )
+        .also(&["max_backoff_ms"]),
+    key("drain_s", Kind::Float { min: 0.1, max: 60.0, unit: S }, Default::Float(5.0))
+        .doc(
+            "Time that processes have to finish after SIGTERM before they are killed.",
+            "A batch in flight and a file being flushed need well under a second.",
+        )
+        .also(&["shutdown_s", "timeout_s", "drain_ms", "grace_s", "stop_timeout_s"]),
+];

@@ -1,0 +1,331 @@
+//! One value of the file against its kind.
+
+use crate::expand::expand;
+use crate::model::{BackendName, ClassFilter, InputShape};
+use crate::parse::{Found, Walk};
+use crate::source_parse::{ParsedSource, SourceProblem, no_scheme, parse_source, resolve};
+use crate::spec::{Default, Key, Kind};
+use crate::{Backends, JsonlPath, Secret, suggest};
+use std::ops::Range;
+use std::path::PathBuf;
+use toml::Spanned;
+use toml::de::DeValue;
+
+/// A valid value.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    /// Not there, and no default.
+    Absent,
+    Bool(bool),
+    Int(u64),
+    Float(f64),
+    /// A name, a word or free text.
+    Text(String),
+    Path(PathBuf),
+    Jsonl(JsonlPath),
+    Source(ParsedSource),
+    Secret(Secret),
+    Backends(Backends),
+    Input(InputShape),
+    Classes(Vec<ClassFilter>),
+    /// Names with their places, for the check against the cameras.
+    Names(Vec<(String, Range<usize>)>),
+}
+
+impl Value {
+    /// What holds when the key is absent.
+    pub(crate) fn default_of(key: &Key) -> Self {
+        match (key.kind, key.default) {
+            (_, Default::Required(_) | Default::Absent(..)) => Self::Absent,
+            (_, Default::Bool(value)) => Self::Bool(value),
+            (_, Default::Int(value)) => Self::Int(value),
+            (_, Default::Float(value)) => Self::Float(value),
+            (_, Default::BusRoot) => {
+                let uid = rustix::process::getuid().as_raw();
+                Self::Path(PathBuf::from(format!("/tmp/framebus-{uid}")))
+            }
+            (Kind::Classes, Default::EmptyList) => Self::Classes(Vec::new()),
+            (_, Default::EmptyList) => Self::Names(Vec::new()),
+            (Kind::Backends, Default::Word(_)) => Self::Backends(Backends::Auto),
+            (Kind::Input, Default::Word(_)) => Self::Input(InputShape::Auto),
+            (Kind::JsonlPath, Default::Word(_)) => Self::Jsonl(JsonlPath::Stdout),
+            (_, Default::Word(word)) => Self::Text(word.to_owned()),
+        }
+    }
+}
+
+/// What is wrong with a value, and where if not at its beginning.
+struct Problem {
+    message: String,
+    suggestion: Option<String>,
+    /// Index and place of the item of a list.
+    item: Option<(usize, Range<usize>)>,
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self { message, suggestion: None, item: None }
+    }
+}
+
+/// The value, or `None` after adding an error.
+pub(crate) fn read_value(
+    walk: &mut Walk<'_>,
+    key: &Key,
+    path: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<Found> {
+    let secret = matches!(key.kind, Kind::Secret);
+    let mut problems = Vec::new();
+    let read = match value.get_ref() {
+        DeValue::Array(items) => list(key, items, &mut problems),
+        DeValue::Table(_) => {
+            walk.error(value.span(), path.to_owned(), None, not_a_table(key), None);
+            return None;
+        }
+        scalar => scalar_value(walk, key, scalar).map_err(|problem| problems.push(problem)).ok(),
+    };
+    for Problem { message, suggestion, item } in problems {
+        let (path, span) = match item {
+            Some((index, span)) => (format!("{path}[#{}]", index + 1), span),
+            None => (path.to_owned(), value.span()),
+        };
+        walk.value_error(span, path, secret, message, suggestion.as_deref());
+    }
+    read.map(|value_read| Found { value: value_read, span: value.span() })
+}
+
+fn not_a_table(key: &Key) -> String {
+    format!("{}; found a table", key.kind.allowed())
+}
+
+fn scalar_value(walk: &Walk<'_>, key: &Key, value: &DeValue<'_>) -> Result<Value, Problem> {
+    let wrong = || Problem::from(wrong_type(key, value));
+    match key.kind {
+        Kind::Bool => value.as_bool().map(Value::Bool).ok_or_else(wrong),
+        Kind::Int { min, max, .. } => match value {
+            DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix())
+                .ok()
+                .filter(|number| (min..=max).contains(number))
+                .map(Value::Int)
+                .ok_or_else(|| key.kind.allowed().into()),
+            _ => Err(wrong()),
+        },
+        Kind::Float { min, max, .. } => {
+            let number = match value {
+                DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+                // Far beyond 2^53 every range is exceeded anyway.
+                DeValue::Integer(integer) => {
+                    i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| n as f64)
+                }
+                _ => return Err(wrong()),
+            };
+            number
+                .filter(|number| (min..=max).contains(number))
+                .map(Value::Float)
+                .ok_or_else(|| key.kind.allowed().into())
+        }
+        _ => match value {
+            DeValue::String(text) => text_value(walk, key, text),
+            // `source = 0` and `input = 640`, as OpenCV and Ultralytics have them.
+            DeValue::Integer(number) => {
+                let suggestion = match key.kind {
+                    Kind::Source => no_scheme("", number.as_str()).suggestion,
+                    Kind::Input => rounded_shape(number.as_str()),
+                    _ => None,
+                };
+                Err(Problem { suggestion, ..wrong() })
+            }
+            _ => Err(wrong()),
+        },
+    }
+}
+
+fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
+    let allowed = key.kind.allowed();
+    let number = matches!(key.kind, Kind::Int { .. } | Kind::Float { .. });
+    match value {
+        DeValue::String(_) if number && !allowed.contains("number") => {
+            format!("{}, without quotes", allowed.replacen("must be", "must be a number", 1))
+        }
+        DeValue::String(_) if number || matches!(key.kind, Kind::Bool) => {
+            format!("{allowed}, without quotes")
+        }
+        _ if number && !allowed.contains("number") => {
+            allowed.replacen("must be", "must be a number", 1)
+        }
+        _ => allowed,
+    }
+}
+
+fn text_value(walk: &Walk<'_>, key: &Key, text: &str) -> Result<Value, Problem> {
+    let allowed = || Problem::from(key.kind.allowed());
+    match key.kind {
+        Kind::Name { max_bytes } => {
+            if crate::name::is_valid(text, max_bytes) {
+                return Ok(Value::Text(text.to_owned()));
+            }
+            let suggestion = name_from(text, max_bytes);
+            Err(Problem { suggestion, ..allowed() })
+        }
+        Kind::Word(words) => {
+            if words.contains(&text) {
+                return Ok(Value::Text(text.to_owned()));
+            }
+            let spelled = text.to_lowercase().replace('_', "-");
+            let suggestion = suggest::nearest(&spelled, words).map(str::to_owned);
+            Err(Problem { suggestion, ..allowed() })
+        }
+        // The placeholder of the documentation, taken over as it stands.
+        Kind::Path if text.contains("<uid>") => {
+            Err("put the user's number (id -u) in the place of <uid>".to_owned().into())
+        }
+        Kind::Path => Ok(Value::Path(resolve(text, walk.folder)?)),
+        Kind::JsonlPath if text == "-" => Ok(Value::Jsonl(JsonlPath::Stdout)),
+        Kind::JsonlPath => Ok(Value::Jsonl(JsonlPath::File(resolve(text, walk.folder)?))),
+        Kind::Text => match expand(text, walk.env)? {
+            text if text.is_empty() => Err("must not be empty".to_owned().into()),
+            text => Ok(Value::Text(text)),
+        },
+        Kind::Secret => Ok(Value::Secret(Secret::new(expand(text, walk.env)?))),
+        Kind::Source => parse_source(text, walk.env, walk.folder).map(Value::Source).map_err(
+            |SourceProblem { message, suggestion }| Problem { message, suggestion, item: None },
+        ),
+        Kind::Backends if text == "auto" => Ok(Value::Backends(Backends::Auto)),
+        Kind::Backends => match BackendName::from_name(text) {
+            // Not a suggestion: those stand in quotes.
+            Some(name) => {
+                Err(format!("must be \"auto\" or a list in brackets: [\"{name}\"]").into())
+            }
+            None => {
+                let suggestion = suggest::nearest(&text.to_lowercase(), BackendName::NAMES);
+                Err(Problem {
+                    suggestion: suggestion.map(|name| format!("[\"{name}\"]")),
+                    ..allowed()
+                })
+            }
+        },
+        Kind::Input if text == "auto" => Ok(Value::Input(InputShape::Auto)),
+        Kind::Input => input_shape(text).map(Value::Input).ok_or_else(|| {
+            let suggestion = rounded_shape(text);
+            Problem { suggestion, ..allowed() }
+        }),
+        _ => Err(allowed()),
+    }
+}
+
+/// A valid name like `text`, if there is an obvious one.
+fn name_from(text: &str, max_bytes: usize) -> Option<String> {
+    let name: String = text
+        .trim()
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_whitespace() || c == '.' || c == '/' { '-' } else { c })
+        .collect();
+    crate::name::is_valid(&name, max_bytes).then_some(name)
+}
+
+fn sides(text: &str) -> Option<(usize, usize)> {
+    let (height, width) = text.split_once('x')?;
+    let digits =
+        |side: &str| side.bytes().all(|b| b.is_ascii_digit()).then(|| side.parse().ok())?;
+    Some((digits(height)?, digits(width)?))
+}
+
+fn input_shape(text: &str) -> Option<InputShape> {
+    let fits = |side: usize| side.is_multiple_of(32) && (32..=4096).contains(&side);
+    sides(text)
+        .filter(|&(height, width)| fits(height) && fits(width))
+        .map(|(height, width)| InputShape::Fixed { height, width })
+}
+
+/// The next shape that the network can take, for "360x640" and "640X640".
+fn rounded_shape(text: &str) -> Option<String> {
+    let lower = text.to_lowercase().replace(' ', "");
+    let (height, width) = match sides(&lower) {
+        Some(sides) => sides,
+        None => lower.parse().ok().map(|side: usize| (side, side))?,
+    };
+    let round = |side: usize| side.clamp(32, 4096).next_multiple_of(32);
+    Some(format!("{}x{}", round(height), round(width)))
+}
+
+fn list(key: &Key, items: &[Spanned<DeValue<'_>>], problems: &mut Vec<Problem>) -> Option<Value> {
+    let before = problems.len();
+    let mut at = |index: usize, item: &Spanned<DeValue<'_>>, problem: Problem| {
+        problems.push(Problem { item: Some((index, item.span())), ..problem });
+    };
+    let items = items.iter().enumerate();
+    let value = match key.kind {
+        Kind::Backends => {
+            let mut names: Vec<BackendName> = Vec::new();
+            for (index, item) in items {
+                let word = item.get_ref().as_str();
+                match word.and_then(BackendName::from_name) {
+                    Some(name) if names.contains(&name) => {
+                        at(index, item, "stands in the list twice".to_owned().into());
+                    }
+                    Some(name) => names.push(name),
+                    None => {
+                        let near = suggest::nearest(
+                            &word.unwrap_or("").to_lowercase(),
+                            BackendName::NAMES,
+                        );
+                        let message =
+                            format!("must be {}", crate::spec::one_of(BackendName::NAMES));
+                        let suggestion = near.map(str::to_owned);
+                        at(index, item, Problem { message, suggestion, item: None });
+                    }
+                }
+            }
+            if names.is_empty() && problems.len() == before {
+                problems.push(format!("the list is empty; {}", key.kind.allowed()).into());
+            }
+            Value::Backends(Backends::Ordered(names))
+        }
+        Kind::Classes => {
+            let mut classes = Vec::new();
+            for (index, item) in items {
+                let class = match item.get_ref() {
+                    DeValue::String(name) if !name.trim().is_empty() => {
+                        Some(ClassFilter::Name(name.to_string()))
+                    }
+                    DeValue::Integer(number) => {
+                        u32::from_str_radix(number.as_str(), number.radix())
+                            .ok()
+                            .map(ClassFilter::Number)
+                    }
+                    _ => None,
+                };
+                match class {
+                    Some(class) => classes.push(class),
+                    None => at(
+                        index,
+                        item,
+                        "must be a class name in quotes or a class number from 0".to_owned().into(),
+                    ),
+                }
+            }
+            Value::Classes(classes)
+        }
+        Kind::CameraNames => {
+            let mut names: Vec<(String, Range<usize>)> = Vec::new();
+            for (index, item) in items {
+                match item.get_ref().as_str() {
+                    Some(name) if names.iter().any(|(other, _)| other == name) => {
+                        at(index, item, "stands in the list twice".to_owned().into());
+                    }
+                    Some(name) => names.push((name.to_owned(), item.span())),
+                    None => at(index, item, "must be the name of a camera".to_owned().into()),
+                }
+            }
+            Value::Names(names)
+        }
+        _ => {
+            problems.push(format!("{}; found a list", key.kind.allowed()).into());
+            return None;
+        }
+    };
+    // Names that are valid are still held against the cameras.
+    (problems.len() == before || matches!(value, Value::Names(_))).then_some(value)
+}

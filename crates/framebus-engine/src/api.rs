@@ -1,0 +1,253 @@
+//! The seam between scheduling and inference.
+//!
+//! A [`Backend`] loads a model into an [`Engine`]; an engine hands out one or
+//! more [`Context`]s, each of which is driven by one worker thread. A context
+//! gets a batch of *borrowed* frames and answers boxes in source pixels:
+//! preprocessing belongs to the backend, because only it knows where its input
+//! memory is (host, pinned, GPU, a server's shared memory).
+
+use framebus_vision::{Detection, FrameView};
+use std::time::Duration;
+
+/// CLOCK_MONOTONIC in nanoseconds, handed in by the process so that stage times
+/// of all processes share one clock and tests can script it.
+pub type ClockNs = fn() -> u64;
+
+/// Arithmetic precision of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// What the device does best (bf16 with AMX, f16 on GPUs, else f32).
+    #[default]
+    Auto,
+    /// 32-bit float.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit float.
+    F16,
+}
+
+/// Wanted input size of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InputShape {
+    /// What the model was exported for.
+    #[default]
+    Auto,
+    /// Fixed height and width in pixels; multiples of the model's largest stride.
+    Fixed {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+}
+
+/// What the engine is tuned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// One request at a time, as fast as possible: all cores on one frame.
+    #[default]
+    Latency,
+    /// Several requests in flight: more frames a second, each a little later.
+    Throughput,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Arithmetic precision.
+    pub precision: Precision,
+    /// Network input size.
+    pub input: InputShape,
+    /// Latency or throughput.
+    pub mode: Mode,
+    /// Execution contexts wanted; 0 lets the backend choose for `mode`.
+    pub contexts: usize,
+    /// CPU threads the engine may use; 0 lets it choose.
+    pub threads: usize,
+    /// Clock for stage times.
+    pub clock: ClockNs,
+}
+
+/// What was loaded, for logs, `status` and results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Backend name as in the configuration (`openvino`).
+    pub backend: &'static str,
+    /// Device in the backend's words (`CPU: Intel(R) Xeon(R)`).
+    pub device: String,
+    /// Backend library version.
+    pub version: String,
+    /// Model name: the file's stem.
+    pub model: String,
+    /// Precision in use.
+    pub precision: Precision,
+    /// Network input height in pixels.
+    pub input_height: usize,
+    /// Network input width in pixels.
+    pub input_width: usize,
+    /// Largest batch one `run` takes.
+    pub max_batch: usize,
+    /// Class names by class number.
+    pub labels: Vec<String>,
+}
+
+/// Which boxes to keep.
+#[derive(Debug, Clone)]
+pub struct Thresholds {
+    /// Lowest score kept, 0..=1.
+    pub confidence: f32,
+    /// Overlap above which the weaker of two boxes of one class goes, 0..=1.
+    pub iou: f32,
+    /// Boxes kept per frame, strongest first.
+    pub max_detections: usize,
+    /// Class numbers to keep; `None` keeps all.
+    pub classes: Option<Vec<u32>>,
+}
+
+/// One frame of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameRequest<'a> {
+    /// The borrowed picture, usually in shared memory.
+    pub view: FrameView<'a>,
+    /// Which boxes to keep.
+    pub thresholds: &'a Thresholds,
+}
+
+/// Boxes of one frame, strongest first, in source pixels.
+#[derive(Debug, Clone, Default)]
+pub struct FrameOutput {
+    /// The boxes.
+    pub detections: Vec<Detection>,
+    /// Boxes that passed the thresholds but not `max_detections`.
+    pub truncated: u32,
+}
+
+/// When the stages of a batch ended, nanoseconds of [`ClockNs`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// The last frame lies in the network's input.
+    pub preprocessed_ns: u64,
+    /// The network started.
+    pub inference_start_ns: u64,
+    /// The network ended.
+    pub inference_end_ns: u64,
+    /// Boxes are decoded and suppressed.
+    pub decoded_ns: u64,
+}
+
+/// Answer to a batch. Kept by the caller from one `run` to the next, so that
+/// nothing is allocated per frame.
+#[derive(Debug, Clone, Default)]
+pub struct BatchOutput {
+    /// One entry per request, in order; grown by `run` when needed, never shrunk.
+    pub frames: Vec<FrameOutput>,
+    /// Stage times of the batch.
+    pub times: StageTimes,
+}
+
+/// A loader of engines.
+pub trait Backend: Send + Sync {
+    /// Name as written in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Whether the libraries and devices that the backend needs are here.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says what is missing, where it was searched
+    /// and what to do.
+    fn probe(&self) -> Result<String, EngineError>;
+
+    /// Loads `model` and runs it once on an empty picture.
+    ///
+    /// # Errors
+    /// [`EngineError`] by cause.
+    fn load(
+        &self,
+        model: &framebus_model::Model,
+        options: &LoadOptions,
+    ) -> Result<Box<dyn Engine>, EngineError>;
+}
+
+/// A loaded model.
+pub trait Engine: Send {
+    /// What was loaded.
+    fn info(&self) -> &EngineInfo;
+
+    /// Hands out the execution contexts, once; later calls return none.
+    fn take_contexts(&mut self) -> Vec<Box<dyn Context>>;
+}
+
+/// One execution context, driven by one thread at a time.
+pub trait Context: Send {
+    /// Letterboxes, infers, decodes. `batch` has 1..=`max_batch` entries; all
+    /// frames are free again when the call returns.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] when the engine failed; the batch then has no answer.
+    fn run(
+        &mut self,
+        batch: &[FrameRequest<'_>],
+        output: &mut BatchOutput,
+    ) -> Result<(), EngineError>;
+}
+
+/// What can go wrong between a model file and its boxes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A library, driver or device is not here.
+    #[error("{backend} is not available: {reason}")]
+    Unavailable {
+        /// Backend name.
+        backend: &'static str,
+        /// What was searched, where, and what to do.
+        reason: String,
+    },
+    /// The model cannot be run with these options.
+    #[error("{backend} cannot run model {model}: {reason}")]
+    Unsupported {
+        /// Backend name.
+        backend: &'static str,
+        /// Model name.
+        model: String,
+        /// What was found and what would be accepted.
+        reason: String,
+    },
+    /// No backend of an ordered list could load the model.
+    #[error("no backend can run model {model}: {reasons}")]
+    NoBackend {
+        /// Model name.
+        model: String,
+        /// The reason of each backend.
+        reasons: String,
+    },
+    /// Loading or compiling failed.
+    #[error("{backend} failed to load model {model}: {reason}")]
+    Load {
+        /// Backend name.
+        backend: &'static str,
+        /// Model name.
+        model: String,
+        /// The library's own message.
+        reason: String,
+    },
+    /// One inference failed.
+    #[error("{backend} failed in {stage}: {reason}")]
+    Run {
+        /// Backend name.
+        backend: &'static str,
+        /// Stage that failed.
+        stage: &'static str,
+        /// The library's own message.
+        reason: String,
+    },
+    /// One inference took longer than the bound.
+    #[error("{backend} did not answer within {limit:?}")]
+    Timeout {
+        /// Backend name.
+        backend: &'static str,
+        /// The bound.
+        limit: Duration,
+    },
+}

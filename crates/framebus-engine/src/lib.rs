@@ -1,0 +1,17 @@
+//! The Engine trait and its backends.
+//!
+//! [`load_first`] turns a model file and an order of backends into an [`Engine`];
+//! its [`Context`]s take borrowed frames and answer boxes in source pixels.
+//! Libraries are opened at run time: a build without any of them installed works,
+//! and says what is missing when a backend is asked for.
+
+pub mod api;
+pub mod openvino;
+pub mod registry;
+pub mod scripted;
+
+pub use api::{
+    Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
+    FrameRequest, InputShape, LoadOptions, Mode, Precision, StageTimes, Thresholds,
+};
+pub use registry::{NAMES, Skipped, backend, backends, load_first};

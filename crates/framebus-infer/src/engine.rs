@@ -1,0 +1,89 @@
+//! From configuration to a loaded engine.
+
+use framebus_config::{Backends, ClassFilter, Config, InputShape, Mode, Precision};
+use framebus_engine::{self as engine, Engine, EngineError, LoadOptions, Thresholds};
+use framebus_model::Model;
+use framebus_service::{Failure, Kind, OrFail, clock};
+
+/// Opens the model and loads it into the first backend that takes it.
+///
+/// # Errors
+/// [`Kind::Config`] for a model that cannot be used, [`Kind::Unavailable`] when
+/// no backend is there.
+pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
+    let settings = &config.model;
+    let model = Model::open(&settings.path).or_fail(Kind::Config)?;
+    let cameras = config.enabled_cameras().count();
+    let options = LoadOptions {
+        precision: match settings.precision {
+            Precision::Auto => engine::Precision::Auto,
+            Precision::F32 => engine::Precision::F32,
+            Precision::Bf16 => engine::Precision::Bf16,
+            Precision::F16 => engine::Precision::F16,
+        },
+        input: match settings.input {
+            InputShape::Auto => engine::InputShape::Auto,
+            InputShape::Fixed { height, width } => engine::InputShape::Fixed { height, width },
+        },
+        mode: match settings.mode {
+            Mode::Latency => engine::Mode::Latency,
+            Mode::Throughput => engine::Mode::Throughput,
+            // One camera has one frame in inference at a time: more requests
+            // in flight would only make each of them slower.
+            Mode::Auto if cameras > 1 => engine::Mode::Throughput,
+            Mode::Auto => engine::Mode::Latency,
+        },
+        contexts: settings.contexts,
+        threads: settings.threads,
+        clock: clock::monotonic_ns,
+    };
+    let order: Vec<String> = match &settings.backend {
+        Backends::Auto => Vec::new(),
+        Backends::Ordered(names) => names.iter().map(|name| name.as_str().to_owned()).collect(),
+    };
+    let (engine, skipped) =
+        engine::load_first(&order, &model, &options).map_err(|error| match error {
+            EngineError::Unsupported { .. } => Failure::new(Kind::Config, error),
+            other => Failure::new(Kind::Unavailable, other),
+        })?;
+    for skipped in skipped {
+        tracing::info!(backend = skipped.backend, reason = %skipped.reason, "backend not used");
+    }
+    Ok(engine)
+}
+
+/// Thresholds with class names turned into numbers.
+///
+/// # Errors
+/// [`Kind::Config`] for a class that the model does not have.
+pub fn thresholds(config: &Config, labels: &[String]) -> Result<Thresholds, Failure> {
+    let settings = &config.model;
+    let mut classes = Vec::with_capacity(settings.classes.len());
+    for class in &settings.classes {
+        let number = match class {
+            ClassFilter::Number(number) => *number as usize,
+            ClassFilter::Name(name) => {
+                labels.iter().position(|label| label == name).unwrap_or(labels.len())
+            }
+        };
+        if number >= labels.len() {
+            let known = labels.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+            let more = if labels.len() > 12 { ", …" } else { "" };
+            return Err(Failure::message(
+                Kind::Config,
+                format!(
+                    "{}: model.classes: the model has no class {class}; it has {}: {known}{more}",
+                    config.file.display(),
+                    labels.len()
+                ),
+            ));
+        }
+        classes.push(number as u32);
+    }
+    Ok(Thresholds {
+        confidence: settings.confidence,
+        iou: settings.iou,
+        max_detections: settings.max_detections,
+        classes: (!classes.is_empty()).then_some(classes),
+    })
+}

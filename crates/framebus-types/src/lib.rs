@@ -1,0 +1,33 @@
+//! What lies in shared memory, and nothing else.
+//!
+//! Every type here is `repr(C)`, made of fixed-width integers and `f32` only,
+//! with its reserved bytes spelled out, so that a Python or C reader can
+//! describe it field by field. Enumerations travel as `u32` and are read with a
+//! checked `TryFrom`. iceoryx2 compares only name, size and alignment when two
+//! processes connect; therefore each type carries a versioned name of its own,
+//! and **any change of a layout is a new version**. `tests/layout.golden` holds
+//! the offsets of every field.
+//!
+//! ```
+//! use framebus_types::{FrameHeader, Outcome, ResultHeader};
+//! let result = ResultHeader { outcome: Outcome::Ok as u32, ..ResultHeader::default() };
+//! assert_eq!(Outcome::try_from(result.outcome), Ok(Outcome::Ok));
+//! assert_eq!(size_of::<FrameHeader>() % 64, 0);
+//! ```
+
+mod code;
+mod frame;
+mod health;
+pub mod histogram;
+mod result;
+pub mod text;
+
+pub use code::{
+    ChromaSite, ColourMatrix, ColourRange, Fourcc, Outcome, Reason, Role, State, UnknownCode,
+};
+pub use frame::{FLAG_DISCONTINUITY, FLAG_MOTION, FLAG_PICTURE_FAULT, FrameHeader, MAX_PLANES};
+pub use health::{COUNTERS, Counter, Health, Histogram, STAGES, Stage};
+pub use result::{Detection, ResultHeader, StageTimes};
+
+/// Value of the `version` field of every header of this crate's layouts.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,294 @@
+//! `framebus status`: how is everything, now?
+
+use crate::instance::{Attached, Where, describe};
+use crate::screen::Screen;
+use crate::stats::{Collector, Track};
+use crate::table::{figure, table};
+use crate::{out, report};
+use framebus_bus::{BusError, Domain, HealthSubscriber};
+use framebus_service::{Failure, Kind, OrFail, Shutdown, clock};
+use framebus_types::{COUNTERS, Counter, Health, Role, Stage, State, text};
+use serde_json::{Map, Value, json};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Two reports of every process, which come once a second: rates need both.
+const COLLECT_NS: u64 = 2_300_000_000;
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Show the state of every camera and process of a running instance
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Takes a little over two seconds: rates need two reports of every process.
+
+Exit codes: 0 everything is live or has ended, 1 something is not well,
+69 nothing runs.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Where,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Counters by name, in the order of their numbers.
+const COUNTER_NAMES: [(Counter, &str); 23] = [
+    (Counter::Captured, "captured"),
+    (Counter::Published, "published"),
+    (Counter::ZeroCopy, "zero_copy"),
+    (Counter::Copied, "copied"),
+    (Counter::LostRate, "lost_rate"),
+    (Counter::LostMemory, "lost_memory"),
+    (Counter::LostBad, "lost_bad"),
+    (Counter::Reconnects, "reconnects"),
+    (Counter::Taken, "taken"),
+    (Counter::Missed, "missed"),
+    (Counter::Ok, "ok"),
+    (Counter::Skipped, "skipped"),
+    (Counter::Superseded, "superseded"),
+    (Counter::Stale, "stale"),
+    (Counter::Failed, "failed"),
+    (Counter::Detections, "detections"),
+    (Counter::Received, "received"),
+    (Counter::Lost, "lost"),
+    (Counter::Written, "written"),
+    (Counter::WrittenBytes, "written_bytes"),
+    (Counter::Errors, "errors"),
+    (Counter::BadHeaders, "bad_headers"),
+    (Counter::Restarts, "restarts"),
+];
+
+const _: () = assert!(COUNTER_NAMES.len() <= COUNTERS);
+
+/// Joins the health service of a running instance.
+pub(crate) fn join(attached: &Attached) -> Result<Option<HealthSubscriber>, Failure> {
+    match attached.bus.join_health() {
+        Ok(health) => Ok(Some(health)),
+        Err(BusError::Absent { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads what is there.
+pub(crate) fn receive(
+    health: &HealthSubscriber,
+    records: &mut Vec<Health>,
+    collector: &mut Collector,
+) -> Result<(), Failure> {
+    records.clear();
+    health.receive_into(records)?;
+    records.iter().for_each(|record| collector.add(record));
+    Ok(())
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let domain = args.place.domain()?;
+    super::init_log(&Screen::new(true));
+    let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
+    let collector = collect(&domain, &shutdown)?;
+    if collector.is_empty() {
+        if args.json {
+            out::line(json!({
+                "instance": domain.instance(), "healthy": false, "cameras": [], "processes": [],
+            }))?;
+        }
+        return Err(Failure::message(
+            Kind::Unavailable,
+            format_args!("nothing runs in {}", describe(&domain)),
+        ));
+    }
+    let now_ns = clock::monotonic_ns();
+    let healthy = is_healthy(&collector, now_ns);
+    if args.json {
+        out::line(to_json(&domain, &collector, healthy, now_ns))?;
+    } else {
+        let cameras = collector.cameras();
+        if !cameras.is_empty() {
+            out::line(format_args!("{}\n", report::cameras(&collector, &cameras, now_ns, false)))?;
+        }
+        out::line(processes(&collector, now_ns))?;
+    }
+    Ok(ExitCode::from(u8::from(!healthy)))
+}
+
+fn collect(domain: &Domain, shutdown: &Shutdown) -> Result<Collector, Failure> {
+    let mut collector = Collector::default();
+    let Some(attached) = Attached::new(domain, "status")? else { return Ok(collector) };
+    let Some(health) = join(&attached)? else { return Ok(collector) };
+    let mut records = Vec::new();
+    let end_ns = clock::monotonic_ns() + COLLECT_NS;
+    while clock::monotonic_ns() < end_ns && !shutdown.wait(LOOK) {
+        receive(&health, &mut records, &mut collector)?;
+    }
+    Ok(collector)
+}
+
+fn is_healthy(collector: &Collector, now_ns: u64) -> bool {
+    collector.tracks().all(|(_, _, track)| {
+        matches!(track.state(now_ns).0, State::Live | State::Ended | State::Disabled)
+    })
+}
+
+/// Every process with its state and what it counted.
+pub(crate) fn processes(collector: &Collector, now_ns: u64) -> String {
+    // Children that are well say it themselves.
+    let rows = collector.tracks().filter(|(role, _, track)| match role {
+        Role::InferCamera => false,
+        Role::Child => {
+            track.latest().state != State::Live as u32 || track.total(Counter::Restarts) > 0
+        }
+        _ => true,
+    });
+    let rows = rows.map(|(role, name, track)| {
+        let (state, reason) = track.state(now_ns);
+        let record = track.latest();
+        vec![
+            role.to_string(),
+            name.to_owned(),
+            record.pid.to_string(),
+            out::plain(text::unpack(&record.detail)),
+            counted(role, track),
+            report::state_text(state, &reason),
+        ]
+    });
+    table(&["process", "name", ">pid", "what", "counted", "state"], rows.collect())
+}
+
+/// The counters that matter for a role.
+fn counted(role: Role, track: &Track) -> String {
+    let wanted: &[Counter] = match role {
+        Role::Capture => &[Counter::Published, Counter::Reconnects, Counter::Errors],
+        Role::Sink => &[Counter::Written, Counter::Lost, Counter::Errors],
+        Role::Child => &[Counter::Restarts],
+        Role::Infer | Role::InferCamera => {
+            &[Counter::Taken, Counter::Ok, Counter::Failed, Counter::Errors]
+        }
+    };
+    let count = |counter: &Counter| {
+        let value = track.latest().counter(*counter);
+        let (_, name) = COUNTER_NAMES.iter().find(|(other, _)| other == counter)?;
+        (value > 0).then(|| format!("{name} {value}"))
+    };
+    let parts: Vec<String> = wanted.iter().filter_map(count).collect();
+    if parts.is_empty() { crate::table::NONE.to_owned() } else { parts.join(", ") }
+}
+
+fn to_json(domain: &Domain, collector: &Collector, healthy: bool, now_ns: u64) -> Value {
+    let round = |value: Option<f64>| value.map(|value| (value * 100.0).round() / 100.0);
+    let cameras: Vec<Value> = collector
+        .cameras()
+        .iter()
+        .map(|name| {
+            let camera = report::Camera::new(collector, name, now_ns);
+            let (p50, p99) = camera.age_ms();
+            let (width, height) =
+                camera.capture.map_or((0, 0), |t| (t.latest().width, t.latest().height));
+            let stages: Map<String, Value> = Stage::ALL
+                .iter()
+                .filter_map(|stage| {
+                    let of = |q| camera.infer.and_then(|track| track.quantile_ms(*stage, q));
+                    let quantiles = json!({"p50": round(Some(of(0.5)?)), "p99": round(of(0.99))});
+                    Some((stage.as_str().to_owned(), quantiles))
+                })
+                .collect();
+            let drops: Map<String, Value> =
+                camera.drops().iter().map(|(cause, n)| ((*cause).to_owned(), json!(n))).collect();
+            json!({
+                "name": name,
+                "state": camera.state.as_str(),
+                "reason": camera.reason,
+                "width": width,
+                "height": height,
+                "fps_in": round(camera.fps_in()),
+                "fps_out": round(camera.fps_out()),
+                "age_ms": {"p50": round(p50), "p99": round(p99)},
+                "stages_ms": stages,
+                "drops": drops,
+            })
+        })
+        .collect();
+    let processes: Vec<Value> = collector
+        .tracks()
+        .map(|(role, name, track)| {
+            let (state, reason) = track.state(now_ns);
+            let record = track.latest();
+            let counters: Map<String, Value> = COUNTER_NAMES
+                .iter()
+                .filter(|(counter, _)| record.counter(*counter) > 0)
+                .map(|(counter, name)| ((*name).to_owned(), json!(record.counter(*counter))))
+                .collect();
+            json!({
+                "role": role.as_str(),
+                "name": name,
+                "pid": record.pid,
+                "state": state.as_str(),
+                "reason": reason,
+                "detail": text::unpack(&record.detail),
+                "started_wall_ns": record.started_wall_ns,
+                "counters": counters,
+            })
+        })
+        .collect();
+    json!({
+        "instance": domain.instance(),
+        "healthy": healthy,
+        "cameras": cameras,
+        "processes": processes,
+    })
+}
+
+/// `3 processes, 40.1 results/s`: the heading of `top`.
+pub(crate) fn heading(domain: &Domain, collector: &Collector) -> String {
+    // Not `sum`: that of nothing is -0.
+    let rate = collector
+        .tracks()
+        .filter(|(role, ..)| *role == Role::InferCamera)
+        .filter_map(|(.., track)| track.rate(Counter::Ok))
+        .fold(0.0, |sum, rate| sum + rate);
+    let own = |role| matches!(role, Role::Capture | Role::Infer | Role::Sink);
+    let processes = collector.tracks().filter(|(role, ..)| own(*role)).count();
+    format!("{}: {processes} processes, {} results/s", describe(domain), figure(Some(rate)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use framebus_bus::Limits;
+
+    fn record(role: Role, name: &str, state: State) -> Health {
+        let mut health = Health {
+            role: role.into(),
+            name: text::pack(name),
+            state: state.into(),
+            reason: text::pack("no signal"),
+            updated_ns: 1,
+            ..Health::default()
+        };
+        health.counters[Counter::Restarts as usize] = 2;
+        health
+    }
+
+    #[test]
+    fn every_counter_has_its_name_at_its_number() {
+        for (index, (counter, name)) in COUNTER_NAMES.iter().enumerate() {
+            assert_eq!(*counter as usize, index, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_process_that_is_not_well_is_enough() {
+        let mut collector = Collector::default();
+        collector.add(&record(Role::Capture, "a", State::Live));
+        collector.add(&record(Role::Capture, "b", State::Ended));
+        assert!(is_healthy(&collector, 1));
+        collector.add(&record(Role::Child, "capture:c", State::Offline));
+        assert!(!is_healthy(&collector, 1));
+        assert!(processes(&collector, 1).contains("restarts 2"));
+        let domain = Domain::new("x", "/tmp/fb".as_ref(), Limits::default()).expect("valid");
+        let json = to_json(&domain, &collector, false, 1);
+        assert_eq!(json["processes"][2]["reason"], "no signal");
+        assert_eq!(json["cameras"].as_array().map(Vec::len), Some(2));
+    }
+}

@@ -1,0 +1,27 @@
+//! The `framebus` command: runs, checks and shows an instance.
+//!
+//! Printing is this program's work; everything goes through [`out`] and
+//! [`screen`], which live with a reader that has gone (`framebus tap | head`).
+
+mod annotate;
+mod backoff;
+mod children;
+mod cli;
+mod cmd;
+mod instance;
+mod out;
+mod report;
+mod screen;
+mod stats;
+mod supervisor;
+mod table;
+mod viewer;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match framebus_service::parse_args::<cli::Cli>() {
+        Ok(cli) => out::exit_code(cmd::run(cli.command)),
+        Err(code) => code,
+    }
+}

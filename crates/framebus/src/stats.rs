@@ -1,0 +1,282 @@
+//! Rates, quantiles and totals out of health records.
+
+use framebus_types::histogram::{BUCKETS, quantile_us};
+use framebus_types::{COUNTERS, Counter, Health, Role, STAGES, Stage, State, text};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Rates and quantiles speak of this much time, ns: short enough to follow
+/// what happens, long enough for a 99th percentile of a slow camera.
+const WINDOW_NS: u64 = 5_000_000_000;
+/// Records closer together than this give no rate, ns.
+const RATE_MIN_NS: u64 = 500_000_000;
+/// Processes report once a second; one that is silent this long is not well, ns.
+const SILENT_NS: u64 = 4_000_000_000;
+
+/// Counters that count lost frames, with the word for their cause.
+pub(crate) const CAPTURE_DROPS: [(Counter, &str); 3] =
+    [(Counter::LostRate, "rate"), (Counter::LostMemory, "memory"), (Counter::LostBad, "layout")];
+/// As [`CAPTURE_DROPS`], for the inference process.
+pub(crate) const INFER_DROPS: [(Counter, &str); 5] = [
+    (Counter::Missed, "missed"),
+    (Counter::Superseded, "superseded"),
+    (Counter::Stale, "stale"),
+    (Counter::Skipped, "skipped"),
+    (Counter::Failed, "failed"),
+];
+
+/// The records of all processes, newest first to be seen.
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    tracks: BTreeMap<(Role, String), Track>,
+}
+
+impl Collector {
+    /// Takes a record; older ones than the newest known are left out.
+    pub(crate) fn add(&mut self, record: &Health) {
+        let Ok(role) = Role::try_from(record.role) else { return };
+        let name = crate::out::plain(text::unpack(&record.name));
+        match self.tracks.get_mut(&(role, name.clone())) {
+            Some(track) => track.add(record),
+            None => {
+                self.tracks.insert((role, name), Track::new(record));
+            }
+        }
+    }
+
+    pub(crate) fn track(&self, role: Role, name: &str) -> Option<&Track> {
+        self.tracks.get(&(role, name.to_owned()))
+    }
+
+    pub(crate) fn tracks(&self) -> impl Iterator<Item = (Role, &str, &Track)> {
+        self.tracks.iter().map(|((role, name), track)| (*role, name.as_str(), track))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tracks.is_empty()
+    }
+
+    /// Names of all cameras that a process spoke of.
+    pub(crate) fn cameras(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .tracks
+            .keys()
+            .filter(|(role, _)| matches!(role, Role::Capture | Role::InferCamera))
+            .map(|(_, name)| name.clone())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// The records of one camera or process.
+#[derive(Debug)]
+pub(crate) struct Track {
+    /// Newest at the back; never empty.
+    window: VecDeque<Health>,
+    /// What processes of this name counted before they were restarted.
+    past: Totals,
+    /// The last record without frames and the first one with some.
+    first_ns: Option<u64>,
+}
+
+/// Sums over restarts.
+#[derive(Debug, Clone)]
+struct Totals {
+    counters: [u64; COUNTERS],
+    stages: Box<[[u32; BUCKETS]; STAGES]>,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { counters: [0; COUNTERS], stages: Box::new([[0; BUCKETS]; STAGES]) }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, record: &Health) {
+        for (sum, count) in self.counters.iter_mut().zip(record.counters) {
+            *sum = sum.wrapping_add(count);
+        }
+        for (sums, stage) in self.stages.iter_mut().zip(&record.stages) {
+            for (sum, count) in sums.iter_mut().zip(stage.counts) {
+                *sum = sum.wrapping_add(count);
+            }
+        }
+    }
+}
+
+impl Track {
+    fn new(record: &Health) -> Self {
+        Self {
+            first_ns: moves(record).then_some(record.updated_ns),
+            window: VecDeque::from([*record]),
+            past: Totals::default(),
+        }
+    }
+
+    fn add(&mut self, record: &Health) {
+        let newest = *self.latest();
+        if record.updated_ns <= newest.updated_ns && record.pid == newest.pid {
+            return;
+        }
+        if record.started_wall_ns != newest.started_wall_ns {
+            self.past.add(&newest);
+            self.window.clear();
+        } else if self.first_ns.is_none() && moves(record) {
+            self.first_ns = Some(newest.updated_ns);
+        }
+        self.window.push_back(*record);
+        while self
+            .window
+            .get(1)
+            .is_some_and(|second| record.updated_ns.saturating_sub(second.updated_ns) >= WINDOW_NS)
+        {
+            self.window.pop_front();
+        }
+    }
+
+    /// The newest record.
+    pub(crate) fn latest(&self) -> &Health {
+        // Never empty: made with one record, cleared only to take another.
+        &self.window[self.window.len() - 1]
+    }
+
+    /// State, and `Offline` when nothing was heard for a while.
+    pub(crate) fn state(&self, now_ns: u64) -> (State, String) {
+        let record = self.latest();
+        let state = State::try_from(record.state).unwrap_or(State::Degraded);
+        let silent_ns = now_ns.saturating_sub(record.updated_ns);
+        let over = matches!(state, State::Ended | State::Disabled | State::Stopping);
+        if silent_ns > SILENT_NS && !over {
+            return (State::Offline, format!("silent for {} s", silent_ns / 1_000_000_000));
+        }
+        (state, crate::out::plain(text::unpack(&record.reason)))
+    }
+
+    /// Events per second over the last seconds.
+    pub(crate) fn rate(&self, counter: Counter) -> Option<f64> {
+        let (older, newer) = (self.window.front()?, self.window.back()?);
+        let span_ns = newer.updated_ns.saturating_sub(older.updated_ns);
+        if span_ns < RATE_MIN_NS {
+            return None;
+        }
+        let count = newer.counter(counter).saturating_sub(older.counter(counter));
+        Some(count as f64 * 1e9 / span_ns as f64)
+    }
+
+    /// Quantile of a stage over the last seconds, ms.
+    pub(crate) fn quantile_ms(&self, stage: Stage, quantile: f64) -> Option<f64> {
+        let older = self.window.front().filter(|_| self.window.len() > 1);
+        let older = older.map(|record| &record.stages[stage as usize].counts[..]);
+        let newer = &self.latest().stages[stage as usize].counts;
+        quantile_us(newer, older, quantile).map(|us| us / 1e3)
+    }
+
+    /// A counter over all processes of this name.
+    pub(crate) fn total(&self, counter: Counter) -> u64 {
+        self.past.counters[counter as usize].wrapping_add(self.latest().counter(counter))
+    }
+
+    /// Quantile of a stage over all processes of this name, ms.
+    pub(crate) fn total_quantile_ms(&self, stage: Stage, quantile: f64) -> Option<f64> {
+        let mut counts = self.past.stages[stage as usize];
+        for (sum, count) in counts.iter_mut().zip(self.latest().stages[stage as usize].counts) {
+            *sum = sum.wrapping_add(count);
+        }
+        quantile_us(&counts, None, quantile).map(|us| us / 1e3)
+    }
+
+    /// Events per second between the first frame and the newest record.
+    pub(crate) fn total_rate(&self, counter: Counter) -> Option<f64> {
+        let span_ns = self.latest().updated_ns.saturating_sub(self.first_ns?);
+        (span_ns >= RATE_MIN_NS).then(|| self.total(counter) as f64 * 1e9 / span_ns as f64)
+    }
+
+    /// Non-zero drops: cause and total.
+    pub(crate) fn drops(&self, causes: &[(Counter, &'static str)]) -> Vec<(&'static str, u64)> {
+        causes
+            .iter()
+            .map(|(counter, cause)| (*cause, self.total(*counter)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// Whether frames have come.
+fn moves(record: &Health) -> bool {
+    record.counter(Counter::Captured) > 0 || record.counter(Counter::Taken) > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use framebus_types::histogram::bucket;
+
+    const S: u64 = 1_000_000_000;
+
+    fn record(started: u64, updated_ns: u64, published: u64, ms: u64) -> Health {
+        let mut health = Health {
+            role: Role::Capture.into(),
+            name: text::pack("a"),
+            state: State::Live.into(),
+            started_wall_ns: started,
+            updated_ns,
+            ..Health::default()
+        };
+        health.counters[Counter::Captured as usize] = published;
+        health.counters[Counter::Published as usize] = published;
+        health.counters[Counter::LostMemory as usize] = 1;
+        health.stages[Stage::Total as usize].counts[bucket(ms * 1_000_000)] = published as u32;
+        health
+    }
+
+    #[test]
+    fn rates_come_from_the_last_seconds_and_totals_from_all() {
+        let mut collector = Collector::default();
+        for second in 1..=20 {
+            // 10 frames a second for 10 s, then 30.
+            let published = if second <= 10 { second * 10 } else { 100 + (second - 10) * 30 };
+            collector.add(&record(7, second * S, published, 20));
+        }
+        let track = collector.track(Role::Capture, "a").expect("added");
+        assert_eq!(track.rate(Counter::Published), Some(30.0));
+        assert_eq!(track.total(Counter::Published), 400);
+        assert_eq!(track.drops(&CAPTURE_DROPS), [("memory", 1)]);
+        assert_eq!(collector.cameras(), ["a"]);
+    }
+
+    #[test]
+    fn one_record_gives_no_rate() {
+        let mut collector = Collector::default();
+        collector.add(&record(7, S, 10, 20));
+        collector.add(&record(7, S, 10, 20));
+        let track = collector.track(Role::Capture, "a").expect("added");
+        assert_eq!(track.rate(Counter::Published), None);
+        let p50 = track.quantile_ms(Stage::Total, 0.5).expect("counted");
+        assert!((p50 / 20.0 - 1.0).abs() < 0.13, "{p50}");
+    }
+
+    #[test]
+    fn a_restart_keeps_what_was_counted() {
+        let mut collector = Collector::default();
+        collector.add(&record(7, S, 100, 10));
+        collector.add(&record(8, 3 * S, 1, 40));
+        collector.add(&record(8, 4 * S, 21, 40));
+        let track = collector.track(Role::Capture, "a").expect("added");
+        assert_eq!(track.total(Counter::Published), 121);
+        assert_eq!(track.rate(Counter::Published), Some(20.0));
+        let p50 = track.total_quantile_ms(Stage::Total, 0.5).expect("counted");
+        let p99 = track.total_quantile_ms(Stage::Total, 0.99).expect("counted");
+        assert!(p50 < 12.0 && p99 > 35.0, "{p50} {p99}");
+        let now_p50 = track.quantile_ms(Stage::Total, 0.5).expect("counted");
+        assert!(now_p50 > 35.0, "{now_p50}");
+    }
+
+    #[test]
+    fn silence_is_a_state() {
+        let track = Track::new(&record(7, S, 1, 1));
+        assert_eq!(track.state(2 * S).0, State::Live);
+        assert_eq!(track.state(10 * S), (State::Offline, "silent for 9 s".to_owned()));
+    }
+}

