@@ -179,6 +179,29 @@ pub enum JsonlPath {
     File(PathBuf),
 }
 
+impl Model {
+    /// [`classes`](Self::classes) as numbers of a model with these class names;
+    /// empty for all.
+    ///
+    /// # Errors
+    /// A sentence that names the class that the model does not have.
+    pub fn class_numbers(&self, labels: &[String]) -> Result<Vec<u32>, String> {
+        let number = |class: &ClassFilter| {
+            let found = match class {
+                ClassFilter::Number(number) => Some(*number as usize),
+                ClassFilter::Name(name) => labels.iter().position(|label| label == name),
+            };
+            found.filter(|number| *number < labels.len()).map(|number| number as u32).ok_or_else(|| {
+                let known = labels.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+                let more = if labels.len() > 12 { ", …" } else { "" };
+                let count = labels.len();
+                format!("model.classes: the model has no class {class}; it has {count}: {known}{more}")
+            })
+        };
+        self.classes.iter().map(number).collect()
+    }
+}
+
 /// `model.backend`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backends {

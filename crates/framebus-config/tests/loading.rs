@@ -349,3 +349,19 @@ fn mutated_files_never_panic() {
     // Both outcomes occur, or the mutations test nothing.
     assert!(ok > 10 && broken > 1000, "{ok} {broken}");
 }
+
+#[test]
+fn classes_are_looked_up_by_name_and_number() {
+    let labels: Vec<String> = ["person", "car"].map(str::to_owned).into();
+    let mut model = Model::new("m.onnx");
+    assert_eq!(model.class_numbers(&labels), Ok(vec![]));
+    model.classes = vec![ClassFilter::Name("car".to_owned()), ClassFilter::Number(0)];
+    assert_eq!(model.class_numbers(&labels), Ok(vec![1, 0]));
+    for wrong in [ClassFilter::Name("cra".to_owned()), ClassFilter::Number(2)] {
+        model.classes = vec![wrong.clone()];
+        assert_eq!(
+            model.class_numbers(&labels),
+            Err(format!("model.classes: the model has no class {wrong}; it has 2: person, car"))
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! From configuration to a loaded engine.
 
-use framebus_config::{Backends, ClassFilter, Config, InputShape, Mode, Precision};
+use framebus_config::{Backends, Config, InputShape, Mode, Precision};
 use framebus_engine::{self as engine, Engine, EngineError, LoadOptions, Thresholds};
 use framebus_model::Model;
 use framebus_service::{Failure, Kind, OrFail, clock};
@@ -58,28 +58,9 @@ pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
 /// [`Kind::Config`] for a class that the model does not have.
 pub fn thresholds(config: &Config, labels: &[String]) -> Result<Thresholds, Failure> {
     let settings = &config.model;
-    let mut classes = Vec::with_capacity(settings.classes.len());
-    for class in &settings.classes {
-        let number = match class {
-            ClassFilter::Number(number) => *number as usize,
-            ClassFilter::Name(name) => {
-                labels.iter().position(|label| label == name).unwrap_or(labels.len())
-            }
-        };
-        if number >= labels.len() {
-            let known = labels.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-            let more = if labels.len() > 12 { ", …" } else { "" };
-            return Err(Failure::message(
-                Kind::Config,
-                format!(
-                    "{}: model.classes: the model has no class {class}; it has {}: {known}{more}",
-                    config.file.display(),
-                    labels.len()
-                ),
-            ));
-        }
-        classes.push(number as u32);
-    }
+    let classes = settings.class_numbers(labels).map_err(|reason| {
+        Failure::message(Kind::Config, format!("{}: {reason}", config.file.display()))
+    })?;
     Ok(Thresholds {
         confidence: settings.confidence,
         iou: settings.iou,

@@ -236,7 +236,10 @@ impl Shared {
             if clean {
                 let cleaned = bus.clean_dead_nodes();
                 if cleaned.removed > 0 {
-                    tracing::info!(processes = cleaned.removed, "cleaned up after dead processes");
+                    tracing::debug!(
+                        processes = cleaned.removed,
+                        "cleaned up after processes that are gone"
+                    );
                 }
             }
             let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// Check a configuration: needs no camera and no accelerator
 ///
-/// Prints everything that is wrong at once, each with file, line, column and
+/// Prints everything that is wrong in the file at once, each with file, line, column and
 /// what is allowed. Otherwise shows what would run and how much shared memory
 /// it takes.
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         return problems(files, "; the configuration itself is well formed");
     }
     let warnings: Vec<String> = devices.iter().map(|device| format!("warning: {device}")).collect();
-    let model = framebus_model::Model::open(&config.model.path).or_fail(Kind::Config)?;
+    let model = open_model(&config)?;
     let domain = framebus_service::domain(&config)?;
     let lines = plan(&config, &domain);
     let needed = needed(&lines);
@@ -364,6 +364,15 @@ fn report_json(
         "needed_bytes": needed,
         "available_bytes": available,
     })
+}
+
+/// The model, which must have the classes that are asked for.
+pub(crate) fn open_model(config: &Config) -> Result<framebus_model::Model, Failure> {
+    let model = framebus_model::Model::open(&config.model.path).or_fail(Kind::Config)?;
+    config.model.class_numbers(model.labels()).map_err(|reason| {
+        Failure::message(Kind::Config, format_args!("{}: {reason}", config.file.display()))
+    })?;
+    Ok(model)
 }
 
 #[cfg(test)]

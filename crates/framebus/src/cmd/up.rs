@@ -33,7 +33,8 @@ const QUIET_NS: u64 = 2_500_000_000;
 /// Processes that die are started again after a growing wait; the reason is
 /// shown. When all cameras have come to their end (files), or on Ctrl-C or
 /// SIGTERM, what is in flight is finished, everything stops, and a table says
-/// what came, what became of it and how long each stage took.
+/// what came, what became of it and how long each stage took. `no reader` counts
+/// frames that were sent while the inference process was not there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -114,7 +115,7 @@ fn preflight(config: &Config, args: &Args) -> Result<(), Failure> {
         let lines: Vec<String> = missing.iter().map(ToString::to_string).collect();
         return Err(Failure::message(Kind::Config, lines.join("\n")));
     }
-    framebus_model::Model::open(&config.model.path).or_fail(Kind::Config)?;
+    cmd::check::open_model(config)?;
     if let Some(folder) = args.annotate.as_ref().and_then(|file| file.parent())
         && !folder.as_os_str().is_empty()
         && !folder.is_dir()
