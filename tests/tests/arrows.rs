@@ -35,13 +35,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     (
         "framebus-sink",
-        &[
-            "framebus-types",
-            "framebus-bus",
-            "framebus-config",
-            "framebus-service",
-            "framebus-client",
-        ],
+        &["framebus-types", "framebus-config", "framebus-service", "framebus-client"],
     ),
     ("framebus-client", &["framebus-types", "framebus-bus"]),
     (
