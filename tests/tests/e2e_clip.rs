@@ -177,7 +177,7 @@ fn a_clip_is_seen_as_a_plain_letterbox_sees_it() {
 
     let options = LoadOptions {
         precision: Precision::F32,
-        input: InputShape::Fixed { height: SIDE, width: SIDE },
+        input: InputShape::Fixed(framebus_engine::Shape { height: SIDE, width: SIDE }),
         mode: Mode::Latency,
         contexts: 0,
         threads: 0,
@@ -187,7 +187,7 @@ fn a_clip_is_seen_as_a_plain_letterbox_sees_it() {
     let mut engine =
         backend("openvino").and_then(|b| b.load(&model, &options)).expect("the engine loads");
     let labels = engine.info().labels.clone();
-    let mut context = engine.take_contexts().pop().expect("a context");
+    let mut context = engine.contexts(engine.info().base).unwrap().pop().expect("a context");
     let thresholds = Thresholds { confidence: 0.25, iou: 0.7, max_detections: 300, classes: None };
     let (mut output, mut boxes) = (BatchOutput::default(), 0);
     for frame in &frames {

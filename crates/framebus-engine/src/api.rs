@@ -7,6 +7,7 @@
 //! memory is (host, pinned, GPU, a server's shared memory).
 
 use framebus_vision::{Detection, FrameView};
+use std::fmt;
 use std::time::Duration;
 
 /// CLOCK_MONOTONIC in nanoseconds, handed in by the process so that stage times
@@ -27,19 +28,65 @@ pub enum Precision {
     F16,
 }
 
+/// Size of the network's input in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.height, self.width)
+    }
+}
+
 /// Wanted input size of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InputShape {
-    /// What the model was exported for.
+    /// Shaped like each camera where the model allows it, else what the model was
+    /// exported for.
     #[default]
     Auto,
-    /// Fixed height and width in pixels; multiples of the model's largest stride.
-    Fixed {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
+    /// The same for every camera; multiples of the model's largest stride.
+    Fixed(Shape),
+}
+
+/// Which input serves which frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShapePolicy {
+    /// One input for every frame.
+    Fixed(Shape),
+    /// The smallest input that holds the frame at the model's scale.
+    CameraShaped {
+        /// The longer side of every input, pixels.
+        side: usize,
+        /// Both sides are multiples of this, pixels.
+        stride: usize,
     },
+}
+
+impl ShapePolicy {
+    /// The input for frames of `width` x `height` pixels: the longer side of the
+    /// frame fills `side`, the shorter one is rounded up to the stride.
+    #[must_use]
+    pub fn shape_for(self, width: usize, height: usize) -> Shape {
+        match self {
+            Self::Fixed(shape) => shape,
+            Self::CameraShaped { side, stride } => {
+                let (long, short) = (width.max(height).max(1), width.min(height).max(1));
+                // Rounded as the letterbox rounds, so that the picture just fits.
+                let scaled = (short as f64 * (side as f64 / long as f64)).round_ties_even();
+                let short = (scaled as usize).max(1).next_multiple_of(stride).min(side);
+                match width >= height {
+                    true => Shape { height: short, width: side },
+                    false => Shape { height: side, width: short },
+                }
+            }
+        }
+    }
 }
 
 /// What the engine is tuned for.
@@ -82,10 +129,14 @@ pub struct EngineInfo {
     pub model: String,
     /// Precision in use.
     pub precision: Precision,
-    /// Network input height in pixels.
-    pub input_height: usize,
-    /// Network input width in pixels.
-    pub input_width: usize,
+    /// Which input serves which frame.
+    pub shapes: ShapePolicy,
+    /// The input that `load` compiled and checked.
+    pub base: Shape,
+    /// What it was tuned for.
+    pub mode: Mode,
+    /// Execution contexts of each shape: as many batches may run at once.
+    pub contexts: usize,
     /// Largest batch one `run` takes.
     pub max_batch: usize,
     /// Class names by class number.
@@ -174,11 +225,17 @@ pub trait Engine: Send {
     /// What was loaded.
     fn info(&self) -> &EngineInfo;
 
-    /// Hands out the execution contexts, once; later calls return none.
-    fn take_contexts(&mut self) -> Vec<Box<dyn Context>>;
+    /// The execution contexts for one input, [`EngineInfo::contexts`] of them. The
+    /// base shape's are ready; for another one that [`ShapePolicy::shape_for`] answers
+    /// a network is compiled and checked first, which takes up to seconds. Each shape
+    /// is handed out once; later calls return none.
+    ///
+    /// # Errors
+    /// [`EngineError`] by cause.
+    fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError>;
 }
 
-/// One execution context, driven by one thread at a time.
+/// One execution context for one input shape, driven by one thread at a time.
 pub trait Context: Send {
     /// Letterboxes, infers, decodes. `batch` has 1..=`max_batch` entries; all
     /// frames are free again when the call returns.

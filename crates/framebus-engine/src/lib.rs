@@ -12,6 +12,7 @@ pub mod scripted;
 
 pub use api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
-    FrameRequest, InputShape, LoadOptions, Mode, Precision, StageTimes, Thresholds,
+    FrameRequest, InputShape, LoadOptions, Mode, Precision, Shape, ShapePolicy, StageTimes,
+    Thresholds,
 };
 pub use registry::{NAMES, Skipped, backend, backends, load_first};

@@ -16,7 +16,7 @@
 
 use crate::api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
-    FrameRequest, LoadOptions, Precision, StageTimes,
+    FrameRequest, LoadOptions, Mode, Precision, Shape, ShapePolicy, StageTimes,
 };
 use framebus_model::Model;
 use framebus_vision::Detection;
@@ -49,6 +49,8 @@ pub struct Script {
     pub max_batch: usize,
     /// Contexts when the options ask for none.
     pub contexts: usize,
+    /// Which input serves which frame; `None`: the model's own for every frame.
+    pub shapes: Option<ShapePolicy>,
     /// How long each call takes.
     pub delay: Duration,
     /// When given, each call waits here for one permit, after `delay`.
@@ -66,6 +68,7 @@ impl Default for Script {
         Self {
             max_batch: 1,
             contexts: 1,
+            shapes: None,
             delay: Duration::ZERO,
             gate: None,
             steps: VecDeque::new(),
@@ -142,6 +145,8 @@ impl Gate {
 pub struct Call {
     /// Which context, from 0.
     pub context: usize,
+    /// The context's input.
+    pub shape: Shape,
     /// Width and height of each frame, in order.
     pub sizes: Vec<(usize, usize)>,
 }
@@ -187,6 +192,7 @@ impl ScriptedBackend {
         contexts: usize,
         clock: ClockNs,
     ) -> ScriptedEngine {
+        let base = Shape { height, width };
         let state = lock(&self.state);
         let count = if contexts == 0 { state.script.contexts } else { contexts };
         let info = EngineInfo {
@@ -195,15 +201,14 @@ impl ScriptedBackend {
             version: "0".to_owned(),
             model: model.to_owned(),
             precision: Precision::F32,
-            input_height: height,
-            input_width: width,
+            shapes: state.script.shapes.unwrap_or(ShapePolicy::Fixed(base)),
+            base,
+            mode: Mode::Latency,
+            contexts: count.max(1),
             max_batch: state.script.max_batch,
             labels,
         };
-        let context = |number| -> Box<dyn Context> {
-            Box::new(ScriptedContext { number, clock, state: Arc::clone(&self.state) })
-        };
-        ScriptedEngine { info, contexts: (0..count.max(1)).map(context).collect() }
+        ScriptedEngine { info, clock, state: Arc::clone(&self.state), handed_out: Vec::new() }
     }
 }
 
@@ -229,7 +234,9 @@ impl Backend for ScriptedBackend {
 
 struct ScriptedEngine {
     info: EngineInfo,
-    contexts: Vec<Box<dyn Context>>,
+    clock: ClockNs,
+    state: Arc<Mutex<State>>,
+    handed_out: Vec<Shape>,
 }
 
 impl Engine for ScriptedEngine {
@@ -237,13 +244,26 @@ impl Engine for ScriptedEngine {
         &self.info
     }
 
-    fn take_contexts(&mut self) -> Vec<Box<dyn Context>> {
-        std::mem::take(&mut self.contexts)
+    fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
+        if self.handed_out.contains(&shape) {
+            return Ok(Vec::new());
+        }
+        self.handed_out.push(shape);
+        let context = |number| -> Box<dyn Context> {
+            Box::new(ScriptedContext {
+                number,
+                shape,
+                clock: self.clock,
+                state: Arc::clone(&self.state),
+            })
+        };
+        Ok((0..self.info.contexts).map(context).collect())
     }
 }
 
 struct ScriptedContext {
     number: usize,
+    shape: Shape,
     clock: ClockNs,
     state: Arc<Mutex<State>>,
 }
@@ -263,7 +283,7 @@ impl Context for ScriptedContext {
         let (action, delay, gate) = {
             let mut state = lock(&self.state);
             let sizes = batch.iter().map(|r| (r.view.width(), r.view.height())).collect();
-            state.calls.push(Call { context: self.number, sizes });
+            state.calls.push(Call { context: self.number, shape: self.shape, sizes });
             if batch.is_empty() || batch.len() > state.script.max_batch {
                 return Err(failed("the batch has no frame or more than max_batch"));
             }

@@ -54,7 +54,7 @@ fn detect(options: &LoadOptions) -> Option<Vec<(&'static str, Vec<Labelled>)>> {
     assert_eq!(labels.len(), 80);
     let info = engine.info();
     println!("{}, {:?}", info.device, info.precision);
-    let mut contexts = engine.take_contexts();
+    let mut contexts = engine.contexts(engine.info().base).unwrap();
     let context = contexts.first_mut().unwrap();
     let mut answers = Vec::new();
     for name in ["bus", "giraffe"] {
@@ -103,7 +103,7 @@ fn compare(
 
 #[test]
 fn f32_agrees_with_the_reference() {
-    let input = InputShape::Fixed { height: 640, width: 640 };
+    let input = InputShape::Fixed(framebus_engine::Shape { height: 640, width: 640 });
     let options = LoadOptions { precision: Precision::F32, input, ..options() };
     let Some(answers) = detect(&options) else {
         return;

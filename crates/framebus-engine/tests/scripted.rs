@@ -5,12 +5,18 @@ mod common;
 
 use common::{Picture, thresholds};
 use framebus_engine::scripted::{Action, Call, Gate, Script, ScriptedBackend};
-use framebus_engine::{BatchOutput, EngineError, FrameRequest};
+use framebus_engine::{BatchOutput, Context, Engine, EngineError, FrameRequest, Shape};
 use framebus_vision::Detection;
 use std::time::Duration;
 
 fn zero() -> u64 {
     0
+}
+
+const BASE: Shape = Shape { height: 640, width: 640 };
+
+fn all(mut engine: Box<dyn Engine>) -> Vec<Box<dyn Context>> {
+    engine.contexts(BASE).unwrap()
 }
 
 #[test]
@@ -21,7 +27,7 @@ fn steps_in_order_then_the_rest() {
         .then(Action::Fail("out of memory".to_owned()))
         .then(Action::NotFinite);
     let backend = ScriptedBackend::new(script);
-    let mut contexts = backend.engine(&["a", "b"], zero).take_contexts();
+    let mut contexts = all(backend.engine(&["a", "b"], zero));
     assert_eq!(contexts.len(), 2);
     let (small, large) = (Picture::black(4, 2), Picture::black(8, 6));
     let limits = thresholds(0.25, 0.7);
@@ -38,14 +44,14 @@ fn steps_in_order_then_the_rest() {
     assert!(text.contains("not finite"), "{text}");
     contexts[0].run(&batch[..1], &mut output).unwrap();
     assert_eq!(output.frames[0].detections, []);
-    assert_eq!(backend.calls()[0], Call { context: 1, sizes: vec![(4, 2), (8, 6)] });
+    assert_eq!(backend.calls()[0], Call { context: 1, shape: BASE, sizes: vec![(4, 2), (8, 6)] });
     assert_eq!(backend.calls().len(), 4);
 }
 
 #[test]
 fn death_is_for_ever_and_for_every_context() {
     let script = Script { contexts: 2, ..Script::default() }.then(Action::Die);
-    let mut contexts = ScriptedBackend::new(script).engine(&["a"], zero).take_contexts();
+    let mut contexts = all(ScriptedBackend::new(script).engine(&["a"], zero));
     let (picture, limits) = (Picture::black(4, 2), thresholds(0.25, 0.7));
     let batch = [FrameRequest { view: picture.view(), thresholds: &limits }];
     for context in [0, 1, 0] {
@@ -58,8 +64,7 @@ fn death_is_for_ever_and_for_every_context() {
 fn a_gate_holds_a_call_until_the_test_says_so() {
     let gate = Gate::default();
     let script = Script { gate: Some(gate.clone()), ..Script::default() };
-    let mut context =
-        ScriptedBackend::new(script).engine(&["a"], zero).take_contexts().pop().unwrap();
+    let mut context = all(ScriptedBackend::new(script).engine(&["a"], zero)).pop().unwrap();
     let limit = Duration::from_secs(20);
     std::thread::scope(|scope| {
         let call = scope.spawn(move || {

@@ -28,11 +28,14 @@ fn one_class() {
     let mut engine = load(backend.as_ref(), &tiny_detector(1, Some((64, 96))), &options()).unwrap();
     let info = engine.info().clone();
     assert_eq!((info.backend, info.model.as_str()), ("openvino", "tiny"));
-    assert_eq!((info.input_height, info.input_width, info.max_batch), (64, 96, 1));
+    assert_eq!((info.base.height, info.base.width, info.max_batch), (64, 96, 1));
     assert_eq!(info.precision, Precision::F32);
     assert_eq!(info.labels, ["red"]);
-    let mut contexts = engine.take_contexts();
-    assert!(engine.take_contexts().is_empty(), "contexts are handed out once");
+    let mut contexts = engine.contexts(engine.info().base).unwrap();
+    assert!(
+        engine.contexts(engine.info().base).unwrap().is_empty(),
+        "contexts are handed out once"
+    );
     let mut context = contexts.pop().unwrap();
     // What was handed out must live on without its engine.
     drop(engine);
@@ -60,7 +63,7 @@ fn two_classes_in_every_layout() {
         tiny.layout = layout;
         let mut engine = load(backend.as_ref(), &tiny.build(), &options()).unwrap();
         assert_eq!(engine.info().labels, ["red", "green"]);
-        let mut context = engine.take_contexts().pop().unwrap();
+        let mut context = engine.contexts(engine.info().base).unwrap().pop().unwrap();
         let mut picture = Picture::black(96, 96);
         picture.fill([0, 64, 32, 96], RED).fill([64, 0, 96, 32], GREEN);
         let mut found = run(context.as_mut(), &picture, &thresholds(0.5, 0.7)).unwrap();
@@ -74,11 +77,11 @@ fn two_classes_in_every_layout() {
 #[test]
 fn a_dynamic_model_takes_the_wanted_size_and_boxes_come_back_in_source_pixels() {
     let Some(backend) = openvino() else { return };
-    let input = InputShape::Fixed { height: 128, width: 192 };
+    let input = InputShape::Fixed(framebus_engine::Shape { height: 128, width: 192 });
     let options = LoadOptions { input, ..options() };
     let mut engine = load(backend.as_ref(), &tiny_detector(2, None), &options).unwrap();
-    assert_eq!((engine.info().input_height, engine.info().input_width), (128, 192));
-    let mut context = engine.take_contexts().pop().unwrap();
+    assert_eq!((engine.info().base.height, engine.info().base.width), (128, 192));
+    let mut context = engine.contexts(engine.info().base).unwrap().pop().unwrap();
     // Twice the network's size: one cell of the network is 64x64 here.
     let mut picture = Picture::black(384, 256);
     picture.fill([128, 64, 192, 128], GREEN);
@@ -98,7 +101,7 @@ fn a_dynamic_model_takes_the_wanted_size_and_boxes_come_back_in_source_pixels() 
 fn class_filter_and_maximum() {
     let Some(backend) = openvino() else { return };
     let mut engine = load(backend.as_ref(), &tiny_detector(2, Some((96, 96))), &options()).unwrap();
-    let mut context = engine.take_contexts().pop().unwrap();
+    let mut context = engine.contexts(engine.info().base).unwrap().pop().unwrap();
     let mut picture = Picture::black(96, 96);
     picture.fill([0, 0, 96, 64], RED).fill([0, 64, 32, 96], GREEN);
     let mut limits = thresholds(0.5, 0.7);
@@ -123,7 +126,7 @@ fn an_answer_that_is_no_number_is_a_failure_and_never_an_empty_list() {
     let mut tiny = TinyDetector::new(1, Some((64, 64)));
     tiny.nan_above = true;
     let mut engine = load(backend.as_ref(), &tiny.build(), &options()).unwrap();
-    let mut context = engine.take_contexts().pop().unwrap();
+    let mut context = engine.contexts(engine.info().base).unwrap().pop().unwrap();
     let mut picture = Picture::black(64, 64);
     assert!(run(context.as_mut(), &picture, &thresholds(0.1, 0.7)).is_ok());
     picture.fill([0, 0, 32, 32], RED);
@@ -139,7 +142,7 @@ fn throughput_mode_hands_out_contexts_that_run_at_once() {
     let Some(backend) = openvino() else { return };
     let options = LoadOptions { mode: Mode::Throughput, contexts: 3, threads: 2, ..options() };
     let mut engine = load(backend.as_ref(), &tiny_detector(1, Some((64, 64))), &options).unwrap();
-    let contexts = engine.take_contexts();
+    let contexts = engine.contexts(engine.info().base).unwrap();
     assert_eq!(contexts.len(), 3);
     std::thread::scope(|scope| {
         for (index, mut context) in contexts.into_iter().enumerate() {
@@ -158,7 +161,7 @@ fn throughput_mode_hands_out_contexts_that_run_at_once() {
     });
     let chosen = LoadOptions { contexts: 0, ..options };
     let mut engine = load(backend.as_ref(), &tiny_detector(1, Some((64, 64))), &chosen).unwrap();
-    assert!(!engine.take_contexts().is_empty());
+    assert!(!engine.contexts(engine.info().base).unwrap().is_empty());
 }
 
 #[test]
@@ -215,7 +218,7 @@ fn a_claimed_output_that_the_graph_does_not_have_is_found_by_the_self_check() {
     std::fs::write(&path, bytes).unwrap();
     let model = Model::open(&path).unwrap();
     assert_eq!(model.classes(), 3);
-    let input = InputShape::Fixed { height: 64, width: 64 };
+    let input = InputShape::Fixed(framebus_engine::Shape { height: 64, width: 64 });
     let error = backend.load(&model, &LoadOptions { input, ..options() }).err().expect("refused");
     assert!(error.to_string().contains("self-check failed"), "{error}");
     assert!(error.to_string().contains("[1, 6, 4]"), "{error}");

@@ -23,7 +23,9 @@ pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
         },
         input: match settings.input {
             InputShape::Auto => engine::InputShape::Auto,
-            InputShape::Fixed { height, width } => engine::InputShape::Fixed { height, width },
+            InputShape::Fixed { height, width } => {
+                engine::InputShape::Fixed(engine::Shape { height, width })
+            }
         },
         mode: match settings.mode {
             Mode::Latency => engine::Mode::Latency,

@@ -65,13 +65,13 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         service.progress_flag(),
     );
 
-    let contexts = loaded.take_contexts();
+    let contexts = loaded.contexts(info.base).or_fail(Kind::Unavailable)?;
     if contexts.is_empty() {
         return Err(Failure::message(Kind::Bug, "the engine has no execution context"));
     }
     tracing::info!(
         backend = info.backend, device = info.device, model = info.model,
-        input = %format_args!("{}x{}", info.input_height, info.input_width),
+        input = %info.base,
         contexts = contexts.len(), "engine ready"
     );
     process.set_state(State::Live, "");
@@ -171,7 +171,7 @@ fn policies(config: &Config) -> Vec<Policy> {
 }
 
 fn describe(process: &Vitals, info: &EngineInfo) {
-    process.set_size(info.input_width as u32, info.input_height as u32);
+    process.set_size(info.base.width as u32, info.base.height as u32);
     process.set_detail(&format!(
         "{} on {} ({} {})",
         info.model, info.device, info.backend, info.version

@@ -60,6 +60,9 @@ pub enum Counter {
     BadHeaders = 21,
     /// Restarts of a child process.
     Restarts = 22,
+    /// Compressed frames that the idle gate kept from the decoder; not part of
+    /// `Captured`.
+    Undecoded = 23,
 }
 
 /// Number of counters in a record, with room for more.

@@ -84,8 +84,10 @@ pub struct ResultHeader {
     pub backend: [u8; 16],
     /// Why it failed, UTF-8, zero padded; empty otherwise.
     pub message: [u8; 128],
+    /// Execution context of the engine that answered, from 0.
+    pub context: u32,
     /// Zero.
-    pub reserved: [u8; 64],
+    pub reserved: [u8; 60],
 }
 
 const _: () = assert!(size_of::<ResultHeader>() == 448 && align_of::<ResultHeader>() == 64);

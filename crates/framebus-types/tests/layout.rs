@@ -24,7 +24,7 @@ fn layouts_are_frozen() {
         inference_start_ns inference_end_ns decoded_ns result_ns);
     layout!(out, ResultHeader: version outcome reason count truncated extra camera epoch_ns sequence
         result_sequence result_epoch_ns wall_ns pts_ns times width height batch_size flags model backend message
-        reserved);
+        context reserved);
     layout!(out, Detection: bbox score class track zones angle extra_offset extra_len reserved label);
     layout!(out, Histogram: counts sum_ns max_ns);
     layout!(out, Health: version role name pid state reason started_wall_ns state_since_ns

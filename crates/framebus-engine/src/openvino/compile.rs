@@ -5,7 +5,7 @@ use super::probe::Loaded;
 use super::{NAME, OpenVinoEngine, describe, message};
 use crate::api::{
     BatchOutput, Context, EngineError, EngineInfo, FrameRequest, InputShape, LoadOptions, Mode,
-    Precision, Thresholds,
+    Precision, Shape, ShapePolicy, Thresholds,
 };
 use framebus_model::{Dim, Model};
 use framebus_vision::{Colour, FrameView, Planes};
@@ -37,7 +37,7 @@ pub(super) fn input_size(model: &Model, wanted: InputShape) -> Result<(usize, us
     let own = (fixed(2).unwrap_or(free.0), fixed(3).unwrap_or(free.1));
     let (height, width) = match wanted {
         InputShape::Auto => own,
-        InputShape::Fixed { height, width } => (height, width),
+        InputShape::Fixed(shape) => (shape.height, shape.width),
     };
     let differs = |have: Option<usize>, want: usize| have.is_some_and(|have| have != want);
     if differs(fixed(2), height) || differs(fixed(3), width) {
@@ -106,8 +106,10 @@ pub(super) fn load(
         version: loaded.version.clone(),
         model: model.name().to_owned(),
         precision: precision_in_use(&compiled, options.precision),
-        input_height: height,
-        input_width: width,
+        shapes: ShapePolicy::Fixed(Shape { height, width }),
+        base: Shape { height, width },
+        mode: options.mode,
+        contexts: wanted,
         max_batch: 1,
         labels: model.labels().to_vec(),
     };
@@ -238,9 +240,9 @@ mod tests {
     fn static_models_keep_their_size() {
         let model = tiny_detector(1, Some((96, 128)));
         assert_eq!(size(model.clone(), InputShape::Auto), Ok((96, 128)));
-        let same = InputShape::Fixed { height: 96, width: 128 };
+        let same = InputShape::Fixed(Shape { height: 96, width: 128 });
         assert_eq!(size(model.clone(), same), Ok((96, 128)));
-        let other = InputShape::Fixed { height: 128, width: 128 };
+        let other = InputShape::Fixed(Shape { height: 128, width: 128 });
         assert_eq!(
             size(model, other).unwrap_err(),
             "openvino cannot run model yolo: it was exported for 96x128 (height x width), 128x128 \
@@ -253,18 +255,20 @@ mod tests {
         assert_eq!(size(tiny_detector(1, None), InputShape::Auto), Ok((640, 640)));
         let named = TinyDetector::new(1, None).with_metadata("imgsz", "[384, 640]").build();
         assert_eq!(size(named, InputShape::Auto), Ok((384, 640)));
-        let wanted = InputShape::Fixed { height: 64, width: 96 };
+        let wanted = InputShape::Fixed(Shape { height: 64, width: 96 });
         assert_eq!(size(tiny_detector(1, None), wanted), Ok((64, 96)));
     }
 
     #[test]
     fn sizes_must_be_multiples_of_the_stride() {
-        let wanted = InputShape::Fixed { height: 360, width: 640 };
+        let wanted = InputShape::Fixed(Shape { height: 360, width: 640 });
         let text = size(tiny_detector(1, None), wanted).unwrap_err();
         assert!(text.contains("multiples of 32 pixels, 360x640 is not"), "{text}");
         assert!(text.contains("the nearest is 352x640"), "{text}");
         for (height, width) in [(0, 32), (usize::MAX - 31, 32), (32 * 1024, 32)] {
-            assert!(size(tiny_detector(1, None), InputShape::Fixed { height, width }).is_err());
+            assert!(
+                size(tiny_detector(1, None), InputShape::Fixed(Shape { height, width })).is_err()
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ mod context;
 mod library;
 mod probe;
 
-use crate::api::{Backend, Context, Engine, EngineError, EngineInfo, LoadOptions};
+use crate::api::{Backend, Context, Engine, EngineError, EngineInfo, LoadOptions, Shape};
 use framebus_model::Model;
 use openvino::{Core, DeviceType, InferenceError, PropertyKey, SetupError};
 
@@ -75,8 +75,9 @@ impl Engine for OpenVinoEngine {
         &self.info
     }
 
-    fn take_contexts(&mut self) -> Vec<Box<dyn Context>> {
-        std::mem::take(&mut self.contexts)
+    fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
+        debug_assert_eq!(shape, self.info.base, "only one shape is loaded");
+        Ok(std::mem::take(&mut self.contexts))
     }
 }
 
