@@ -4,14 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test lint fmt bench docs clean distclean
+.PHONY: help setup tools build demo test lint fmt bench peers instructions docs clean distclean
 
 # Finds cargo and the folders; every recipe that runs cargo starts with it.
 ENV := . scripts/env.sh &&
 
 help: ## list these commands
 	@printf 'framebus: cameras in, detections out, over shared memory\n\n'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing: packages, Rust, OpenVINO, model, footage
 	@scripts/setup.sh
@@ -40,9 +40,13 @@ lint: ready ## formatting, clippy, cargo-deny, shellcheck
 fmt: ## format the Rust code
 	$(ENV) cargo fmt --all
 
-bench: ready ## stage times and throughput of the whole pipeline on this machine
+bench: ready ## bare engine, pipeline, bus and hot functions on this machine
 	$(ENV) cargo build --release --workspace --bins
 	@scripts/bench.sh
+
+peers: ready ## framebus beside Python loops and benchmark_app, in turns
+	$(ENV) cargo build --release --workspace --bins
+	@scripts/peers/compare.sh
 
 docs: ready ## the API documentation, in target/doc
 	$(ENV) cargo doc --workspace --no-deps

@@ -1,41 +1,46 @@
 #!/usr/bin/env bash
-# Measures the whole pipeline on this machine: the stage times of one 1080p
-# camera in real time, then how many frames a second it carries when the
-# source is read as fast as results come back (nothing dropped).
+# Every benchmark of docs/bench.md on this machine, some minutes in all. Nothing
+# else should run meanwhile.
 #
-# usage: scripts/bench.sh [SECONDS]     (default 20, for each of the two)
-# Figures of two runs on a shared machine differ by tens of percent: compare
-# only runs taken in turn.
+# usage: scripts/bench.sh [--json] [SECONDS]     (default 20, for each of them)
+#   --json   one JSON object a line, also written to .framebus/bench/results.jsonl
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-DURATION_S="${1:-20}"
-BIN="$FB_TARGET/release"
+JSON=()
+if [[ "${1:-}" == --json ]]; then
+    JSON=(--json)
+    shift
+fi
+SECONDS_EACH="${1:-20}"
+[[ "$SECONDS_EACH" =~ ^[0-9]+$ ]] || die "unknown argument '$SECONDS_EACH'" "usage: scripts/bench.sh [--json] [SECONDS]"
+FRAMEBUS="$FB_TARGET/release/framebus"
 OUT="$FB_DATA/bench"
+[[ -x "$FRAMEBUS" ]] || die "$FRAMEBUS is not built" "next: make bench"
 mkdir -p "$OUT"
-[[ -x "$BIN/framebus" ]] || die "$BIN/framebus is not built" "next: make bench"
+: >"$OUT/results.jsonl"
 
-# bench NAME CAMERA_LINES
+# bench TITLE ARGUMENTS
 bench() {
-    cat >"$OUT/$1.toml" <<TOML
-instance = "bench"
-
-[model]
-path = "$FB_DATA/models/yolov8n.onnx"
-
-[[camera]]
-name = "street"
-source = "file:$FB_MEDIA/street1080.mp4"
-loop = true
-$2
-TOML
-    "$BIN/framebus" up --config "$OUT/$1.toml" --duration-s "$DURATION_S" ||
-        die "framebus up ended with an error" "the configuration: $OUT/$1.toml"
+    local title="$1"
+    shift
+    if [[ ${#JSON[@]} -gt 0 ]]; then
+        "$FRAMEBUS" bench "$@" --seconds "$SECONDS_EACH" --json | tee -a "$OUT/results.jsonl"
+        return
+    fi
+    say "$title: framebus bench $*"
+    "$FRAMEBUS" bench "$@" --seconds "$SECONDS_EACH"
+    echo
 }
 
-say "one 1080p camera at 30 frames/s, newest frame wins, $DURATION_S s"
-bench realtime 'pace = "realtime"'
-echo
-say "the same clip as fast as it goes, every frame delivered, $DURATION_S s"
-bench fast $'pace = "fast"\ndelivery = "every-frame"'
+MODEL=(--model "$FB_DATA/models/yolov8n.onnx")
+PICTURES=(--pictures "$FB_MEDIA")
+bench "the bare engine" engine "${MODEL[@]}"
+bench "pixels into the network's input" letterbox
+bench "the network's output into boxes" decode
+bench "hand-over of a frame" bus
+bench "one camera, live" pipeline "${MODEL[@]}" "${PICTURES[@]}"
+bench "eight cameras, as much as goes" pipeline "${MODEL[@]}" "${PICTURES[@]}" --cameras 8 --fps max
+bench "one fast camera beside seven slow ones" pipeline "${MODEL[@]}" "${PICTURES[@]}" --fps 120,10x7 --without-first
+bench "one and a half times what the engine can do" pipeline "${MODEL[@]}" "${PICTURES[@]}" --cameras 8 --fps 150% --max-age-ms 500

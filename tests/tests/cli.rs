@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::net::TcpListener;
 
-const SUBCOMMANDS: [&str; 9] =
-    ["up", "check", "detect", "tap", "status", "top", "models", "completions", "man"];
+const SUBCOMMANDS: [&str; 10] =
+    ["up", "check", "detect", "tap", "status", "top", "trace", "models", "completions", "man"];
 
 fn framebus(world: &World, args: &[&str]) -> Exit {
     let name = format!("framebus-{}", args.first().unwrap_or(&"none"));
@@ -164,9 +164,12 @@ fn commands_that_look_at_an_instance_say_when_nothing_runs() {
     let place = ["--instance", world.instance(), "--root", root.as_str()];
     let exit = framebus(&world, &[&["status"], &place[..]].concat());
     assert_eq!(exit.code, Some(69), "{exit:#?}");
-    let exit = framebus(&world, &[&["top", "--count", "1"], &place[..]].concat());
-    assert_eq!(exit.code, Some(0), "{exit:#?}");
-    assert!(exit.stdout.contains("nothing runs"), "{}", exit.stdout);
+    for args in [&["top", "--count", "1"][..], &["trace", "-o", "never.json"]] {
+        let exit = framebus(&world, &[args, &place[..]].concat());
+        assert_eq!(exit.code, Some(69), "{exit:#?}");
+        assert!(exit.stderr.contains("nothing runs"), "{}", exit.stderr);
+    }
+    assert!(!world.path("never.json").exists());
     // `tap` waits, says so, and ends when asked to.
     let mut tap = world.framebus("tap", &[&["tap"], &place[..]].concat());
     framebus_tests::wait_until("tap to say that it waits", 20, || {
@@ -215,6 +218,8 @@ fn status_top_and_tap_show_a_running_instance() {
     assert_eq!(exit.code, Some(0), "{exit:#?}");
     let status = json(&exit);
     assert_eq!(status["healthy"], true);
+    assert_eq!(status["engine"]["state"], "live", "{}", status["engine"]);
+    let engine = status["engine"]["detail"].as_str().expect("the engine says what it is");
     for (camera, size) in [("red", (320, 192)), ("green", (640, 360))] {
         let cameras = status["cameras"].as_array().expect("a list");
         let found = cameras.iter().find(|c| c["name"] == camera).expect("every camera");
@@ -222,7 +227,10 @@ fn status_top_and_tap_show_a_running_instance() {
         assert_eq!((&found["width"], &found["height"]), (&size.0.into(), &size.1.into()));
         let fps = found["fps_in"].as_f64().expect("a rate");
         assert!((5.0..30.0).contains(&fps), "{found}");
-        assert!(found["age_ms"]["p50"].as_f64().is_some_and(|ms| ms > 0.0), "{found}");
+        for stage in [&found["age_ms"], &found["stages_ms"]["inference"]] {
+            let figures = ["p50", "p90", "p99", "max"].map(|q| stage[q].as_f64().unwrap_or(0.0));
+            assert!(figures[0] > 0.0 && figures.is_sorted(), "{found}");
+        }
     }
     let processes = status["processes"].as_array().expect("a list");
     for (role, name) in
@@ -234,13 +242,17 @@ fn status_top_and_tap_show_a_running_instance() {
         let pid = found["pid"].as_u64().expect("a number");
         assert!(world.processes().iter().any(|(p, _)| u64::from(*p) == pid), "{found}");
     }
-    let table = framebus(&world, &["status", "--config", &file]);
+    let table = framebus(&world, &["status", "--stages", "--config", &file]);
     assert_eq!(table.code, Some(0));
-    assert!(["red", "green", "lines", "live"].iter().all(|word| table.stdout.contains(word)));
+    for word in ["red", "green", "lines", "live", "preprocess", "p90", engine] {
+        assert!(table.stdout.contains(word), "no {word}: {}", table.stdout);
+    }
 
     let top = framebus(&world, &["top", "--count", "1", "--config", &file]);
     assert_eq!(top.code, Some(0), "{top:#?}");
-    assert!(top.stdout.contains("red") && top.stdout.contains("green"), "{}", top.stdout);
+    for word in ["red", "green", "results/s", "p90", engine] {
+        assert!(top.stdout.contains(word), "no {word}: {}", top.stdout);
+    }
     assert!(!top.stdout.contains('\u{1b}'), "no terminal, no escape sequences");
 
     let tap = framebus(&world, &["tap", "--json", "--count", "3", "--config", &file]);

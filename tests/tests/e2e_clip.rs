@@ -2,7 +2,7 @@
 //! the same samples: what colour conversion and resampling cost in boxes.
 
 use framebus_bus::{Bus, Delivery};
-use framebus_engine::{BatchOutput, FrameRequest, InputShape, LoadOptions, Mode, Precision};
+use framebus_engine::{BatchOutput, FrameRequest, InputShape, LoadOptions, Precision};
 use framebus_engine::{Thresholds, backend};
 use framebus_model::Model;
 use framebus_tests::{Collector, Expected, World, asset, matches, openvino};
@@ -178,10 +178,7 @@ fn a_clip_is_seen_as_a_plain_letterbox_sees_it() {
     let options = LoadOptions {
         precision: Precision::F32,
         input: InputShape::Fixed(framebus_engine::Shape { height: SIDE, width: SIDE }),
-        mode: Mode::Latency,
-        contexts: 0,
-        threads: 0,
-        clock: framebus_service::clock::monotonic_ns,
+        ..LoadOptions::new(framebus_service::clock::monotonic_ns)
     };
     let model = Model::open(&model).expect("the model is one");
     let mut engine =

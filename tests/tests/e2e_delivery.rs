@@ -116,8 +116,9 @@ fn under_overload_every_frame_that_was_taken_has_a_result_and_the_books_balance(
     }
     let world = World::new();
     // A hundred and sixty frames a second meet one context that takes some
-    // 20 ms or more for each: most are overwritten or replaced by newer ones,
-    // and those of the second camera often wait beyond their age.
+    // 20 ms or more for each: most are overwritten or replaced by newer ones.
+    // The second camera's results would come too late: its frames are dropped
+    // before inference, but for one now and then that tries.
     let config = world.config(&format!(
         r#"
         [model]
@@ -139,7 +140,7 @@ fn under_overload_every_frame_that_was_taken_has_a_result_and_the_books_balance(
     let results = Collector::start(&world.domain());
     let mut up = world.up(&config);
     results.wait_more("fast", 40, 90);
-    results.wait_more("limited", 20, 60);
+    results.wait_more("limited", 3, 60);
     up.signal(rustix::process::Signal::TERM);
     assert_eq!(up.wait(30).code, Some(0), "{}", up.stderr());
     let rows = results.finish();

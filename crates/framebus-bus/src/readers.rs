@@ -11,9 +11,16 @@ use iceoryx2::service::Service;
 use iceoryx2::service::dynamic_config::publish_subscribe::DynamicConfig;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What an observer's port name starts with.
 const OBSERVER: &str = "observer:";
+
+/// A publisher that waits for room looks this often at first, and ever less often: room
+/// comes when an inference ends, and the readers' buffers last until it has looked.
+const SHORTEST_NAP: Duration = Duration::from_micros(250);
+/// See [`SHORTEST_NAP`].
+const LONGEST_NAP: Duration = Duration::from_millis(8);
 
 /// Port name of a reader; `None` when iceoryx2 takes no such name.
 pub(crate) fn port_name(reader: &str, observer: bool) -> Option<PortName> {
@@ -74,6 +81,10 @@ impl WaitedFor {
             let member =
                 ids.lock().unwrap_or_else(PoisonError::into_inner).contains(&info.receiver_port_id);
             if member && !stop.load(Ordering::Relaxed) {
+                // Left to itself, iceoryx2 yields ten thousand times before it first
+                // sleeps, and takes that time from the engine that would make room.
+                let nap = (info.elapsed_time / 2).clamp(SHORTEST_NAP, LONGEST_NAP);
+                std::thread::park_timeout(nap);
                 return BackpressureAction::Retry;
             }
             passed_over.fetch_add(1, Ordering::Relaxed);

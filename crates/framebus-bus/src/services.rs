@@ -6,8 +6,8 @@
 //!
 //! | service | payload | header | publishers | subscribers | buffer | borrowed | overflow |
 //! |---|---|---|---|---|---|---|---|
-//! | `frames/<camera>` latest | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 3 | oldest goes |
-//! | `frames/<camera>` every-frame | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 3 | publisher waits |
+//! | `frames/<camera>` latest | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 1 | 2 + `in_flight` | oldest goes |
+//! | `frames/<camera>` every-frame | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 2 + `in_flight` | publisher waits |
 //! | `results` | `[u8]` | `ResultHeader` | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes; publisher waits in an offline instance |
 //! | `health` | `[Health]` | – | 96 | `result_subscribers` | 2 | 2 | oldest goes |
 //!
@@ -35,6 +35,8 @@ pub struct Limits {
     pub result_buffer: usize,
     /// Detections in one result at most.
     pub max_detections: usize,
+    /// Frames of one camera that may be in inference at once.
+    pub in_flight: usize,
     /// Every camera is every-frame: results wait for their readers too. Never
     /// set beside a live camera, which a hung sink would then hold up.
     pub offline: bool,
@@ -47,6 +49,7 @@ impl Default for Limits {
             result_subscribers: 8,
             result_buffer: 128,
             max_detections: 300,
+            in_flight: 2,
             offline: false,
         }
     }
@@ -80,10 +83,6 @@ pub const EVENT_SENT: usize = 1;
 /// A publisher's process died.
 pub const EVENT_DEAD: usize = 2;
 
-/// Samples of one camera that the inference process may hold: one inferred,
-/// one waiting, one being taken.
-pub const FRAMES_BORROWED: usize = 3;
-
 /// Frames of one camera.
 #[must_use]
 pub fn frames(limits: &Limits, camera: &str, delivery: Delivery) -> ServiceSpec {
@@ -91,8 +90,12 @@ pub fn frames(limits: &Limits, camera: &str, delivery: Delivery) -> ServiceSpec 
         name: format!("frames/{camera}"),
         max_publishers: 2,
         max_subscribers: limits.frame_subscribers,
-        buffer: 2,
-        borrowed: FRAMES_BORROWED,
+        // Readers of the newest frame have room for one; a source that waits
+        // for its readers goes on while they work.
+        buffer: if delivery == Delivery::Latest { 1 } else { 2 },
+        // What the inference process may hold: those in inference, one waiting,
+        // one being taken.
+        borrowed: limits.in_flight + 2,
         // One being filled, one on its way through the pipeline, one for the
         // copy when GStreamer keeps the original, one spare.
         loans: 4,

@@ -2,8 +2,11 @@
 
 use crate::{BusError, Ipc};
 use iceoryx2::port::listener::{Listener, ListenerWaitError};
-use iceoryx2::prelude::{CallbackProgression, SignalHandlingMode, WaitSet, WaitSetBuilder};
+use iceoryx2::prelude::{
+    CallbackProgression, SignalHandlingMode, WaitSet, WaitSetAttachmentId, WaitSetBuilder,
+};
 use iceoryx2::service::Service;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -42,16 +45,16 @@ impl<S: Service> Waker<S> {
     }
 }
 
-/// Calls `on_wake` whenever one of `wakers` has something, and at least every
-/// `timeout`, until it answers `Break`. For one thread that reads several
-/// services; nothing is allocated per wake-up.
+/// Calls `on_wake` with the numbers of those `wakers` that have something, and with
+/// none at least every `timeout`, until it answers `Break`. For one thread that
+/// reads several services; what a wake-up costs does not grow with their number.
 ///
 /// # Errors
 /// [`BusError::Transport`].
 pub fn run(
     wakers: &[&Waker<Ipc>],
     timeout: Duration,
-    mut on_wake: impl FnMut() -> ControlFlow<()>,
+    mut on_wake: impl FnMut(&[usize]) -> ControlFlow<()>,
 ) -> Result<(), BusError> {
     let waitset: WaitSet<Ipc> = WaitSetBuilder::new()
         .signal_handling_mode(SignalHandlingMode::Disabled)
@@ -61,21 +64,22 @@ pub fn run(
     for waker in wakers {
         guards.push(waitset.attach_notification(&waker.listener).map_err(wait_error)?);
     }
+    let numbers: HashMap<_, usize> =
+        guards.iter().map(WaitSetAttachmentId::from_guard).zip(0..).collect();
+    let mut woken: Vec<usize> = Vec::with_capacity(wakers.len());
     loop {
-        let mut woken = false;
-        waitset
-            .wait_and_process_once_with_timeout(
-                |_| {
-                    woken = true;
-                    CallbackProgression::Continue
-                },
-                timeout,
-            )
-            .map_err(wait_error)?;
-        if woken {
-            wakers.iter().for_each(|waker| waker.drain());
-        }
-        if on_wake().is_break() {
+        woken.clear();
+        let waited = waitset.wait_and_process_once_with_timeout(
+            |id| {
+                woken.extend(numbers.get(&id).copied());
+                CallbackProgression::Continue
+            },
+            timeout,
+        );
+        waited.map_err(wait_error)?;
+        // Before the readers look: what is sent after this wakes them again.
+        woken.iter().for_each(|&number| wakers[number].drain());
+        if on_wake(&woken).is_break() {
             return Ok(());
         }
     }

@@ -1,11 +1,14 @@
 //! What the bus promises, over iceoryx2's in-process and inter-process
 //! transports alike.
 
-use framebus_bus::{Bus, BusError, Delivery, Domain, FramePublisher, FrameSubscriber, Limits};
+use framebus_bus::{
+    Bus, BusError, Delivery, Domain, FramePublisher, FrameSubscriber, Limits, wake,
+};
 use framebus_types::{
     Counter, Detection, Fourcc, FrameHeader, Health, Outcome, ResultHeader, Role, State, text,
 };
 use iceoryx2::service::Service;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,7 +101,7 @@ fn a_hoarding_reader_harms_only_itself<S: Service>() {
         match hoarder.receive() {
             Ok(Some(frame)) => hoard.push(frame),
             Ok(None) => panic!("a frame was sent"),
-            Err(error) => assert!(matches!(error, BusError::NoLoan { limit: 3, .. }), "{error}"),
+            Err(error) => assert!(matches!(error, BusError::NoLoan { limit: 4, .. }), "{error}"),
         }
         assert_eq!(sequences(&reader), [sequence]);
     }
@@ -107,7 +110,7 @@ fn a_hoarding_reader_harms_only_itself<S: Service>() {
         assert_eq!(frame.header().sequence, sequence as u64);
         assert!(frame.plane(0).0.iter().all(|&byte| byte == sequence as u8));
     }
-    assert_eq!(hoard.len(), 3);
+    assert_eq!(hoard.len(), 4);
 }
 
 fn every_frame_loses_nothing<S: Service + 'static>()
@@ -318,6 +321,35 @@ fn a_domain_in_use_is_left_alone() {
     assert_eq!(sequences(&subscriber), [0]);
     drop((publisher, subscriber, bus));
     assert!(!world.domain.in_use());
+}
+
+#[test]
+fn one_thread_learns_which_of_its_readers_woke_it() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<framebus_bus::Ipc>("test");
+    let cameras = ["a", "b", "c"];
+    let publishers = cameras.map(|camera| {
+        bus.frame_publisher(camera, BYTES, Delivery::Latest, never()).expect("publisher")
+    });
+    let readers = cameras
+        .map(|camera| bus.frame_subscriber(camera, Delivery::Latest, "test").expect("subscriber"));
+    let wakers = readers.each_ref().map(|reader| reader.waker());
+    send(&publishers[2], 0);
+    let mut seen: Vec<Vec<usize>> = Vec::new();
+    wake::run(&wakers, Duration::from_millis(20), |woken| {
+        seen.push(woken.to_vec());
+        match seen.len() {
+            1 => assert_eq!(send(&publishers[1], 0), 1),
+            // Nothing is sent: the next call comes of the time alone.
+            2 => {}
+            3 => publishers[..2].iter().for_each(|camera| assert_eq!(send(camera, 1), 1)),
+            _ => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    })
+    .expect("waits");
+    seen[3].sort_unstable();
+    assert_eq!(seen, [vec![2], vec![1], vec![], vec![0, 1]]);
 }
 
 macro_rules! conformance {

@@ -1,32 +1,44 @@
 //! The capture process: one camera, file or pipeline becomes frames on the bus.
 //!
 //! Order of reading: [`run`] → `supervise` (connect, watch, reconnect, end) →
-//! `pipeline` (what stands behind every source, and its probes) → `source` (what
-//! stands in front) → `pool` (GStreamer writes into shared memory) → `publish`
-//! (header, counters, send). Pictures take no pipeline: `picture`.
+//! `pipeline` (what stands behind every source) → `source` (what stands in front) →
+//! `tap` (a frame's way through the pipeline and onto the bus) → `convert`
+//! (the decoder's I420 becomes NV12) → `publish` (header, counters, send). Frames that
+//! GStreamer has to convert: `pool`. Pictures take no pipeline: `picture`.
+//! Cheaper frames: `motion` (does anything move?), `idle` and `sizes` (what need not
+//! be decoded), `threads`.
 //!
-//! Pixels: the decoder's I420 → `videoconvertscale` writes NV12 straight into a
-//! loaned sample → the sample is sent. Nothing is copied as long as nobody but
-//! the probe in front of the `fakesink` holds the buffer; where somebody does,
-//! the frame is copied once into another loan, and counted as such.
+//! Pixels: the decoder's I420 is interleaved into NV12 in a loaned sample, and the
+//! sample is sent. Where size, colours or bits change, `videoconvertscale` writes the
+//! NV12 straight into a loaned sample. Nothing is copied as long as nobody but the
+//! probe in front of the `fakesink` holds that buffer; where somebody does, and where
+//! the decoder delivers NV12 itself, the frame is copied once into a loan, and counted
+//! as such.
 //!
 //! Threads: the main thread supervises and alone says the state; one GStreamer
 //! streaming thread carries a frame from the decoder through the converter to
 //! the bus; one thread reports health. Locks (`Output::publisher`, `Tap::state`,
-//! the fault of `picture`) are leaves: none is taken while another is held, and
-//! none while a frame is sent.
+//! `Tap::motion`, the fault of `picture`) are leaves: none is taken while another is
+//! held, and none while a frame is sent. `IdleTap::state` is given back before anything
+//! enters the decoder.
 
+mod convert;
 mod drought;
 mod error;
 mod explain;
+mod idle;
 mod layout;
 mod limit;
+mod motion;
 mod picture;
 mod pipeline;
 mod pool;
 mod publish;
+mod sizes;
 mod source;
 mod supervise;
+mod tap;
+mod threads;
 
 pub use error::CaptureError;
 
@@ -60,6 +72,8 @@ pub fn run(camera: &str, service: &Service) -> Result<(), Failure> {
             ),
         ));
     };
+    // Before the threads that inherit it.
+    framebus_service::priority::apply(camera.nice, &camera.cores)?;
     let vitals = Vitals::new(Role::Capture, camera.name.as_str());
     let reporter =
         Reporter::start(service.bus(), vec![vitals.clone()], service.progress_flag(), false)?;

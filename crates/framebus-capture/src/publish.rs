@@ -25,13 +25,25 @@ pub(crate) struct Moment {
     pub(crate) wall_ns: u64,
     /// ns, `u64::MAX` = none.
     pub(crate) pts_ns: u64,
+    /// The same on a clock that always advances, ns.
+    pub(crate) stream_ns: u64,
     /// `FLAG_*` bits.
     pub(crate) flags: u32,
+    /// Share of the picture that moves, where it was measured.
+    pub(crate) motion: f32,
 }
 
 impl Moment {
     pub(crate) fn now(pts_ns: u64, flags: u32) -> Self {
-        Self { capture_ns: clock::monotonic_ns(), wall_ns: clock::wall_ns(), pts_ns, flags }
+        let capture_ns = clock::monotonic_ns();
+        Self {
+            capture_ns,
+            wall_ns: clock::wall_ns(),
+            pts_ns,
+            stream_ns: capture_ns,
+            flags,
+            motion: 0.0,
+        }
     }
 }
 
@@ -144,6 +156,7 @@ impl Output {
             wall_ns: moment.wall_ns,
             pts_ns: moment.pts_ns,
             publish_ns: clock::monotonic_ns(),
+            motion: moment.motion,
             ..FrameHeader::default()
         };
         layout.write(&mut header);
@@ -203,6 +216,7 @@ impl Output {
             published = count(Counter::Published),
             zero_copy = count(Counter::ZeroCopy),
             copied = count(Counter::Copied),
+            undecoded = count(Counter::Undecoded),
             lost_rate = count(Counter::LostRate),
             lost_memory = count(Counter::LostMemory),
             lost_bad = count(Counter::LostBad),

@@ -195,7 +195,7 @@ fn frames_that_do_not_fit_into_shared_memory_are_refused() {
     // Its health is in the small /dev/shm too: only the log comes out.
     let log = rig.wait_for_log("trying again");
     assert!(log.contains("state=offline reason=\"/dev/shm has"), "{log}");
-    assert!(log.contains("needs 72.") && log.contains("--shm-size"), "{log}");
+    assert!(log.contains("frames/cam needs ") && log.contains("--shm-size"), "{log}");
     assert_eq!(rig.terminate(), 0);
     assert!(rig.log().contains(" published=0 "), "{}", rig.log());
 }

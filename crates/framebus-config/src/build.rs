@@ -120,6 +120,8 @@ pub(crate) fn model_at(path: PathBuf, entry: &Entry) -> Model {
         mode: word!(entry, "mode", Mode),
         contexts: int!(entry, "contexts"),
         threads: int!(entry, "threads"),
+        cores: get!(entry, "cores", Cores),
+        nice: int!(entry, "nice"),
         confidence: get!(entry, "confidence", Float) as f32,
         iou: get!(entry, "iou", Float) as f32,
         max_detections: int!(entry, "max_detections"),
@@ -155,6 +157,17 @@ pub(crate) fn camera_at(name: CameraName, source: crate::Source, entry: &Entry) 
         reconnect_max_ms: int!(entry, "reconnect_max_ms"),
         max_age_ms: int!(entry, "max_age_ms"),
         weight: int!(entry, "weight"),
+        decoder_threads: int!(entry, "decoder_threads"),
+        cores: get!(entry, "cores", Cores),
+        nice: int!(entry, "nice"),
+        motion_gate: get!(entry, "motion_gate", Bool),
+        motion_threshold: get!(entry, "motion_threshold", Float) as f32,
+        motion_step: int!(entry, "motion_step"),
+        motion_ignore: get!(entry, "motion_ignore", Areas),
+        motion_hold_s: get!(entry, "motion_hold_s", Float),
+        motion_force_s: get!(entry, "motion_force_s", Float),
+        idle_gate: get!(entry, "idle_gate", Bool),
+        idle_max_s: get!(entry, "idle_max_s", Float),
     }
 }
 

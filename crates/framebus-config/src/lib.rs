@@ -46,8 +46,8 @@ mod value;
 pub use error::{ConfigError, ConfigErrors};
 pub use files::{check_files, load};
 pub use model::{
-    BackendName, Backends, Bus, Camera, ClassFilter, Config, Delivery, InputShape, JsonlPath, Log,
-    LogFormat, LogLevel, Mode, Model, Pace, Precision, RtspTransport, Sink, SinkKind, Up,
+    Area, BackendName, Backends, Bus, Camera, ClassFilter, Config, Delivery, InputShape, JsonlPath,
+    Log, LogFormat, LogLevel, Mode, Model, Pace, Precision, RtspTransport, Sink, SinkKind, Up,
 };
 pub use name::{CameraName, InstanceName, NameError, SinkName};
 pub use parse::parse;

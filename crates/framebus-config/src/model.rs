@@ -82,6 +82,10 @@ pub struct Model {
     pub contexts: usize,
     /// CPU threads of the backend; 0 = the backend decides.
     pub threads: usize,
+    /// CPU numbers that inference may use; empty = all.
+    pub cores: Vec<usize>,
+    /// How far inference gives way when cores are short, 0 to 19.
+    pub nice: u8,
     /// Least score of a detection, 0 to 1.
     pub confidence: f32,
     /// Overlap (intersection over union, 0 to 1) above which the weaker of two boxes of one class goes.
@@ -136,11 +140,47 @@ pub struct Camera {
     pub reconnect_min_ms: u64,
     /// Longest wait between reconnects, in milliseconds; never below `reconnect_min_ms`.
     pub reconnect_max_ms: u64,
-    /// Frames older than this are dropped before inference, in milliseconds; 0 = no limit.
+    /// Frames whose result would be older than this are dropped before inference, in
+    /// milliseconds; 0 = no limit.
     /// Not applied with [`Delivery::EveryFrame`].
     pub max_age_ms: u64,
     /// Share of the inference when it is overloaded, relative to the other cameras.
     pub weight: u32,
+    /// Threads of a software decoder; 0 = as the source needs it.
+    pub decoder_threads: usize,
+    /// CPU numbers that this camera's capture may use; empty = all.
+    pub cores: Vec<usize>,
+    /// How far this camera's capture gives way when cores are short, 0 to 19.
+    pub nice: u8,
+    /// Whether frames in which nothing moves are skipped by inference.
+    pub motion_gate: bool,
+    /// Share of the picture that must change to count as motion, 0 to 1.
+    pub motion_threshold: f32,
+    /// Change of brightness that counts, in steps of 8-bit luma.
+    pub motion_step: u8,
+    /// Parts of the picture in which motion does not count.
+    pub motion_ignore: Vec<Area>,
+    /// So long after motion frames still count as moving, in seconds.
+    pub motion_hold_s: f64,
+    /// Inference looks at a frame that often although nothing moves, in seconds.
+    pub motion_force_s: f64,
+    /// Whether compressed frames of an idle scene are kept from the decoder.
+    pub idle_gate: bool,
+    /// A frame is decoded that often at least while the scene is idle, in seconds.
+    pub idle_max_s: f64,
+}
+
+/// A rectangle inside the picture, in fractions of its width and height; never empty.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Area {
+    /// Left edge, 0 to 1.
+    pub x: f64,
+    /// Upper edge, 0 to 1.
+    pub y: f64,
+    /// Width, above 0 and at most 1.
+    pub width: f64,
+    /// Height, above 0 and at most 1.
+    pub height: f64,
 }
 
 /// `[[sink]]`.
@@ -214,7 +254,7 @@ pub enum Backends {
 /// `model.input`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputShape {
-    /// The size that the model was exported for.
+    /// Shaped like each camera where the model allows it, else as exported.
     Auto,
     /// Fixed; both are multiples of 32 from 32 to 4096.
     Fixed {
@@ -337,7 +377,7 @@ choice! {
 choice! {
     /// `model.mode`.
     Mode {
-        /// Latency for few cameras, throughput for many.
+        /// Latency for one live camera, throughput otherwise.
         Auto = "auto",
         /// One result as soon as possible.
         Latency = "latency",

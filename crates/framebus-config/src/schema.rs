@@ -1,7 +1,9 @@
 //! The table of keys as JSON Schema and as the commented example file.
 
 use crate::model::BackendName;
-use crate::spec::{Default, Key, Kind, MAX_CAMERAS, MAX_SINKS, SECTIONS, Section};
+use crate::spec::{
+    Default, Key, Kind, MAX_AREAS, MAX_CAMERAS, MAX_CORES, MAX_SINKS, SECTIONS, Section,
+};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -97,10 +99,25 @@ fn key_schema(key: &Key) -> Value {
                 { "type": "integer", "minimum": 0, "maximum": u32::MAX },
             ] },
         }),
+        Kind::Cores => json!({
+            "type": "array",
+            "items": { "type": "integer", "minimum": 0, "maximum": MAX_CORES - 1 },
+            "uniqueItems": true,
+        }),
         Kind::CameraNames => json!({
             "type": "array",
             "items": { "type": "string" },
             "uniqueItems": true,
+        }),
+        Kind::Areas => json!({
+            "type": "array",
+            "maxItems": MAX_AREAS,
+            "items": {
+                "type": "array",
+                "items": { "type": "number", "minimum": 0, "maximum": 1 },
+                "minItems": 4,
+                "maxItems": 4,
+            },
         }),
     };
     schema["description"] = json!(described(key));

@@ -13,6 +13,10 @@ use crate::model::{BackendName, LogFormat, LogLevel};
 pub(crate) const MAX_CAMERAS: usize = 64;
 /// Most sinks of one file: each takes a subscriber slot on the results.
 pub(crate) const MAX_SINKS: usize = 16;
+/// CPU numbers end before this: what the kernel's affinity calls hold.
+pub(crate) const MAX_CORES: usize = 1024;
+/// Most rectangles of `motion_ignore`.
+pub(crate) const MAX_AREAS: usize = 64;
 /// Words of `[[sink]] kind`.
 pub(crate) const SINK_KINDS: &[&str] = &["jsonl"];
 
@@ -69,7 +73,11 @@ pub(crate) enum Kind {
     Backends,
     Input,
     Classes,
+    /// A list of CPU numbers.
+    Cores,
     CameraNames,
+    /// Rectangles `[x, y, width, height]` in fractions of the picture.
+    Areas,
 }
 
 /// What holds when a key is absent.
@@ -130,9 +138,13 @@ impl Kind {
             Self::Classes => "must be a list of class names and numbers such as [\"person\", 2]; \
                               [] means all"
                 .to_owned(),
+            Self::Cores => "must be a list of CPU numbers such as [2, 3]; [] means all".to_owned(),
             Self::CameraNames => {
                 "must be a list of camera names such as [\"front\"]; [] means all".to_owned()
             }
+            Self::Areas => "must be a list of rectangles [x, y, width, height] in fractions of \
+                            the picture, such as [[0.0, 0.0, 0.25, 0.1]]; [] means none"
+                .to_owned(),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One value of the file against its kind.
 
 use crate::expand::expand;
-use crate::model::{BackendName, ClassFilter, InputShape};
+use crate::model::{Area, BackendName, ClassFilter, InputShape};
 use crate::parse::{Found, Walk};
 use crate::source_parse::{ParsedSource, SourceProblem, no_scheme, parse_source, resolve};
-use crate::spec::{Default, Key, Kind};
+use crate::spec::{Default, Key, Kind, MAX_AREAS, MAX_CORES};
 use crate::{Backends, JsonlPath, Secret, suggest};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ pub(crate) enum Value {
     Backends(Backends),
     Input(InputShape),
     Classes(Vec<ClassFilter>),
+    Cores(Vec<usize>),
+    Areas(Vec<Area>),
     /// Names with their places, for the check against the cameras.
     Names(Vec<(String, Range<usize>)>),
 }
@@ -45,6 +47,8 @@ impl Value {
                 Self::Path(PathBuf::from(format!("/tmp/framebus-{uid}")))
             }
             (Kind::Classes, Default::EmptyList) => Self::Classes(Vec::new()),
+            (Kind::Cores, Default::EmptyList) => Self::Cores(Vec::new()),
+            (Kind::Areas, Default::EmptyList) => Self::Areas(Vec::new()),
             (_, Default::EmptyList) => Self::Names(Vec::new()),
             (Kind::Backends, Default::Word(_)) => Self::Backends(Backends::Auto),
             (Kind::Input, Default::Word(_)) => Self::Input(InputShape::Auto),
@@ -112,15 +116,10 @@ fn scalar_value(walk: &Walk<'_>, key: &Key, value: &DeValue<'_>) -> Result<Value
             _ => Err(wrong()),
         },
         Kind::Float { min, max, .. } => {
-            let number = match value {
-                DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-                // Far beyond 2^53 every range is exceeded anyway.
-                DeValue::Integer(integer) => {
-                    i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| n as f64)
-                }
-                _ => return Err(wrong()),
-            };
-            number
+            if !matches!(value, DeValue::Float(_) | DeValue::Integer(_)) {
+                return Err(wrong());
+            }
+            number(value)
                 .filter(|number| (min..=max).contains(number))
                 .map(Value::Float)
                 .ok_or_else(|| key.kind.allowed().into())
@@ -138,6 +137,17 @@ fn scalar_value(walk: &Walk<'_>, key: &Key, value: &DeValue<'_>) -> Result<Value
             }
             _ => Err(wrong()),
         },
+    }
+}
+
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(float) => float.as_str().parse().ok(),
+        // Far beyond 2^53 every range is exceeded anyway.
+        DeValue::Integer(integer) => {
+            i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| n as f64)
+        }
+        _ => None,
     }
 }
 
@@ -250,6 +260,25 @@ fn rounded_shape(text: &str) -> Option<String> {
     Some(format!("{}x{}", round(height), round(width)))
 }
 
+const AREA: &str = "must be [x, y, width, height], each from 0 to 1, inside the picture and not \
+                    empty";
+
+/// A rectangle inside the picture.
+fn area(value: &DeValue<'_>) -> Option<Area> {
+    let items = value.as_array()?;
+    let mut sides = [0.0; 4];
+    if items.len() != sides.len() {
+        return None;
+    }
+    for (side, item) in sides.iter_mut().zip(items) {
+        *side = number(item.get_ref()).filter(|side| (0.0..=1.0).contains(side))?;
+    }
+    let [x, y, width, height] = sides;
+    // Decimal fractions such as 0.9 + 0.1 need not add up to 1 exactly.
+    let inside = x + width <= 1.0 + 1e-9 && y + height <= 1.0 + 1e-9;
+    (inside && width > 0.0 && height > 0.0).then_some(Area { x, y, width, height })
+}
+
 fn list(key: &Key, items: &[Spanned<DeValue<'_>>], problems: &mut Vec<Problem>) -> Option<Value> {
     let before = problems.len();
     let mut at = |index: usize, item: &Spanned<DeValue<'_>>, problem: Problem| {
@@ -307,6 +336,42 @@ fn list(key: &Key, items: &[Spanned<DeValue<'_>>], problems: &mut Vec<Problem>) 
                 }
             }
             Value::Classes(classes)
+        }
+        Kind::Cores => {
+            let mut cores: Vec<usize> = Vec::new();
+            for (index, item) in items {
+                let core = match item.get_ref() {
+                    DeValue::Integer(number) => {
+                        usize::from_str_radix(number.as_str(), number.radix()).ok()
+                    }
+                    _ => None,
+                };
+                match core.filter(|&core| core < MAX_CORES) {
+                    Some(core) if cores.contains(&core) => {
+                        at(index, item, "stands in the list twice".to_owned().into());
+                    }
+                    Some(core) => cores.push(core),
+                    None => at(
+                        index,
+                        item,
+                        format!("must be a CPU number from 0 to {}", MAX_CORES - 1).into(),
+                    ),
+                }
+            }
+            Value::Cores(cores)
+        }
+        Kind::Areas => {
+            let mut areas = Vec::new();
+            for (index, item) in items {
+                match area(item.get_ref()) {
+                    Some(_) if index == MAX_AREAS => {
+                        at(index, item, format!("at most {MAX_AREAS} rectangles").into());
+                    }
+                    Some(area) => areas.push(area),
+                    None => at(index, item, AREA.to_owned().into()),
+                }
+            }
+            Value::Areas(areas)
         }
         Kind::CameraNames => {
             let mut names: Vec<(String, Range<usize>)> = Vec::new();

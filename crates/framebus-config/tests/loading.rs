@@ -109,6 +109,8 @@ fn every_value_arrives_where_it_belongs() {
         mode = "throughput"
         contexts = 2
         threads = 3
+        cores = [0, 7]
+        nice = 19
         confidence = 0
         iou = 0.45
         max_detections = 0x64
@@ -129,6 +131,17 @@ fn every_value_arrives_where_it_belongs() {
         reconnect_max_ms = 200
         max_age_ms = 0
         weight = 7
+        decoder_threads = 3
+        cores = [1]
+        nice = 4
+        motion_gate = true
+        motion_threshold = 0.25
+        motion_step = 9
+        motion_ignore = [[0, 0.5, 1, 0.5], [0.9, 0.0, 0.1, 0.25]]
+        motion_hold_s = 0
+        motion_force_s = 30
+        idle_gate = true
+        idle_max_s = 2.5
         [[sink]]
         name = "s"
         kind = "jsonl"
@@ -161,6 +174,8 @@ fn every_value_arrives_where_it_belongs() {
         mode: Mode::Throughput,
         contexts: 2,
         threads: 3,
+        cores: vec![0, 7],
+        nice: 19,
         confidence: 0.0,
         iou: 0.45,
         max_detections: 100,
@@ -185,6 +200,20 @@ fn every_value_arrives_where_it_belongs() {
         reconnect_max_ms: 200,
         max_age_ms: 0,
         weight: 7,
+        decoder_threads: 3,
+        cores: vec![1],
+        nice: 4,
+        motion_gate: true,
+        motion_threshold: 0.25,
+        motion_step: 9,
+        motion_ignore: vec![
+            Area { x: 0.0, y: 0.5, width: 1.0, height: 0.5 },
+            Area { x: 0.9, y: 0.0, width: 0.1, height: 0.25 },
+        ],
+        motion_hold_s: 0.0,
+        motion_force_s: 30.0,
+        idle_gate: true,
+        idle_max_s: 2.5,
     };
     assert_eq!(config.cameras, [camera]);
     let path = JsonlPath::File("/etc/out.jsonl".into());

@@ -8,6 +8,7 @@
 
 use framebus_vision::{Detection, FrameView};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// CLOCK_MONOTONIC in nanoseconds, handed in by the process so that stage times
@@ -100,7 +101,7 @@ pub enum Mode {
 }
 
 /// How to load a model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Arithmetic precision.
     pub precision: Precision,
@@ -112,8 +113,29 @@ pub struct LoadOptions {
     pub contexts: usize,
     /// CPU threads the engine may use; 0 lets it choose.
     pub threads: usize,
+    /// Folder for prepared models; `None` prepares them anew in memory.
+    pub cache: Option<PathBuf>,
+    /// Run the model as it was exported: its head is not cut off.
+    pub as_is: bool,
     /// Clock for stage times.
     pub clock: ClockNs,
+}
+
+impl LoadOptions {
+    /// Everything chosen by the backend, for latency, nothing kept on disk.
+    #[must_use]
+    pub fn new(clock: ClockNs) -> Self {
+        Self {
+            precision: Precision::default(),
+            input: InputShape::default(),
+            mode: Mode::default(),
+            contexts: 0,
+            threads: 0,
+            cache: None,
+            as_is: false,
+            clock,
+        }
+    }
 }
 
 /// What was loaded, for logs, `status` and results.
@@ -247,6 +269,13 @@ pub trait Context: Send {
         batch: &[FrameRequest<'_>],
         output: &mut BatchOutput,
     ) -> Result<(), EngineError>;
+
+    /// Runs the network alone on whatever lies in its input: what a benchmark sets
+    /// against [`Context::run`].
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] when the engine failed.
+    fn infer_only(&mut self) -> Result<(), EngineError>;
 }
 
 /// What can go wrong between a model file and its boxes.

@@ -100,20 +100,12 @@ fn try_in_order(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{InputShape, Mode, Precision};
     use crate::scripted::{Script, ScriptedBackend};
     use framebus_model::testing::tiny_detector;
     use std::path::Path;
 
     fn options() -> LoadOptions {
-        LoadOptions {
-            precision: Precision::Auto,
-            input: InputShape::Auto,
-            mode: Mode::Latency,
-            contexts: 1,
-            threads: 0,
-            clock: || 0,
-        }
+        LoadOptions { contexts: 1, ..LoadOptions::new(|| 0) }
     }
 
     fn model() -> Model {

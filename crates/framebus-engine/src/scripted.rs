@@ -274,18 +274,13 @@ impl Context for ScriptedContext {
         batch: &[FrameRequest<'_>],
         output: &mut BatchOutput,
     ) -> Result<(), EngineError> {
-        let failed = |reason: &str| EngineError::Run {
-            backend: NAME,
-            stage: "inference",
-            reason: reason.to_owned(),
-        };
         let preprocessed_ns = (self.clock)();
         let (action, delay, gate) = {
             let mut state = lock(&self.state);
             let sizes = batch.iter().map(|r| (r.view.width(), r.view.height())).collect();
             state.calls.push(Call { context: self.number, shape: self.shape, sizes });
             if batch.is_empty() || batch.len() > state.script.max_batch {
-                return Err(failed("the batch has no frame or more than max_batch"));
+                return Err(run_error("the batch has no frame or more than max_batch"));
             }
             let next = state.script.steps.pop_front();
             let action = next.unwrap_or_else(|| state.script.rest.clone());
@@ -299,9 +294,9 @@ impl Context for ScriptedContext {
         }
         let detections = match action {
             Action::Answer(detections) => detections,
-            Action::Fail(reason) => return Err(failed(&reason)),
-            Action::NotFinite => return Err(failed("output values are not finite numbers")),
-            Action::Die => return Err(failed("the engine is dead")),
+            Action::Fail(reason) => return Err(run_error(&reason)),
+            Action::NotFinite => return Err(run_error("output values are not finite numbers")),
+            Action::Die => return Err(run_error("the engine is dead")),
             Action::Panic => panic!("scripted panic"),
         };
         if output.frames.len() < batch.len() {
@@ -319,6 +314,23 @@ impl Context for ScriptedContext {
         };
         Ok(())
     }
+
+    /// The delay and the gate; takes no step of the script and is not recorded.
+    fn infer_only(&mut self) -> Result<(), EngineError> {
+        let (delay, gate, dead) = {
+            let state = lock(&self.state);
+            (state.script.delay, state.script.gate.clone(), state.dead)
+        };
+        wait(delay);
+        if let Some(gate) = gate {
+            gate.pass();
+        }
+        if dead { Err(run_error("the engine is dead")) } else { Ok(()) }
+    }
+}
+
+fn run_error(reason: &str) -> EngineError {
+    EngineError::Run { backend: NAME, stage: "inference", reason: reason.to_owned() }
 }
 
 /// The thresholds hold for scripted boxes as for real ones.

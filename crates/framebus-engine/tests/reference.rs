@@ -7,9 +7,12 @@
 mod common;
 
 use common::{Picture, asset, openvino, options, repository, run, thresholds};
-use framebus_engine::{InputShape, LoadOptions, Precision};
+use framebus_engine::{InputShape, LoadOptions, Precision, Shape};
 use framebus_model::Model;
 use framebus_vision::{Detection, iou};
+
+/// What the references were computed with.
+const SQUARE: InputShape = InputShape::Fixed(Shape { height: 640, width: 640 });
 
 /// A detection with the name of its class.
 type Labelled = (String, Detection);
@@ -39,10 +42,7 @@ fn references(picture: &str) -> Vec<Reference> {
 }
 
 fn picture(name: &str) -> Option<Picture> {
-    let path = asset(&format!("media/{name}.jpg"))?;
-    let pixels = image::open(path).unwrap().into_rgb8();
-    let (width, height) = (pixels.width() as usize, pixels.height() as usize);
-    Some(Picture { width, height, data: pixels.into_raw() })
+    Some(common::decode(&asset(&format!("media/{name}.jpg"))?))
 }
 
 /// Boxes by picture; `None` when something is missing.
@@ -103,8 +103,7 @@ fn compare(
 
 #[test]
 fn f32_agrees_with_the_reference() {
-    let input = InputShape::Fixed(framebus_engine::Shape { height: 640, width: 640 });
-    let options = LoadOptions { precision: Precision::F32, input, ..options() };
+    let options = LoadOptions { precision: Precision::F32, input: SQUARE, ..options() };
     let Some(answers) = detect(&options) else {
         return;
     };
@@ -117,7 +116,7 @@ fn f32_agrees_with_the_reference() {
 
 #[test]
 fn the_default_precision_stays_close_to_the_reference() {
-    let options = LoadOptions { precision: Precision::Auto, ..options() };
+    let options = LoadOptions { precision: Precision::Auto, input: SQUARE, ..options() };
     let Some(answers) = detect(&options) else {
         return;
     };

@@ -141,24 +141,28 @@ fn an_answer_that_is_no_number_is_a_failure_and_never_an_empty_list() {
 fn throughput_mode_hands_out_contexts_that_run_at_once() {
     let Some(backend) = openvino() else { return };
     let options = LoadOptions { mode: Mode::Throughput, contexts: 3, threads: 2, ..options() };
-    let mut engine = load(backend.as_ref(), &tiny_detector(1, Some((64, 64))), &options).unwrap();
-    let contexts = engine.contexts(engine.info().base).unwrap();
-    assert_eq!(contexts.len(), 3);
-    std::thread::scope(|scope| {
-        for (index, mut context) in contexts.into_iter().enumerate() {
-            scope.spawn(move || {
-                let (x, y) = (32 * (index % 2), 32 * (index / 2));
-                let mut picture = Picture::black(64, 64);
-                picture.fill([x, y, x + 32, y + 32], RED);
-                for _ in 0..50 {
-                    let found = run(context.as_mut(), &picture, &thresholds(0.5, 0.7)).unwrap();
-                    assert_eq!(found.len(), 1);
-                    let (x, y) = (x as f32, y as f32);
-                    close(&found[0], 0, [x, y, x + 32.0, y + 32.0]);
-                }
-            });
-        }
-    });
+    for bytes in
+        [tiny_detector(1, Some((64, 64))), TinyDetector::with_head(1, Some((64, 64))).build()]
+    {
+        let mut engine = load(backend.as_ref(), &bytes, &options).unwrap();
+        let contexts = engine.contexts(engine.info().base).unwrap();
+        assert_eq!(contexts.len(), 3);
+        std::thread::scope(|scope| {
+            for (index, mut context) in contexts.into_iter().enumerate() {
+                scope.spawn(move || {
+                    let (x, y) = (32 * (index % 2), 32 * (index / 2));
+                    let mut picture = Picture::black(64, 64);
+                    picture.fill([x, y, x + 32, y + 32], RED);
+                    for _ in 0..50 {
+                        let found = run(context.as_mut(), &picture, &thresholds(0.5, 0.7)).unwrap();
+                        assert_eq!(found.len(), 1);
+                        let (x, y) = (x as f32, y as f32);
+                        close(&found[0], 0, [x, y, x + 32.0, y + 32.0]);
+                    }
+                });
+            }
+        });
+    }
     let chosen = LoadOptions { contexts: 0, ..options };
     let mut engine = load(backend.as_ref(), &tiny_detector(1, Some((64, 64))), &chosen).unwrap();
     assert!(!engine.contexts(engine.info().base).unwrap().is_empty());

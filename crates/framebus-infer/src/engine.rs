@@ -1,6 +1,6 @@
 //! From configuration to a loaded engine.
 
-use framebus_config::{Backends, Config, InputShape, Mode, Precision};
+use framebus_config::{Backends, Config, InputShape, Mode, Pace, Precision};
 use framebus_engine::{self as engine, Engine, EngineError, LoadOptions, Thresholds};
 use framebus_model::Model;
 use framebus_service::{Failure, Kind, OrFail, clock};
@@ -13,7 +13,6 @@ use framebus_service::{Failure, Kind, OrFail, clock};
 pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
     let settings = &config.model;
     let model = Model::open(&settings.path).or_fail(Kind::Config)?;
-    let cameras = config.enabled_cameras().count();
     let options = LoadOptions {
         precision: match settings.precision {
             Precision::Auto => engine::Precision::Auto,
@@ -30,14 +29,16 @@ pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
         mode: match settings.mode {
             Mode::Latency => engine::Mode::Latency,
             Mode::Throughput => engine::Mode::Throughput,
-            // One camera has one frame in inference at a time: more requests
-            // in flight would only make each of them slower.
-            Mode::Auto if cameras > 1 => engine::Mode::Throughput,
-            Mode::Auto => engine::Mode::Latency,
+            Mode::Auto => auto_mode(config),
         },
         contexts: settings.contexts,
-        threads: settings.threads,
-        clock: clock::monotonic_ns,
+        threads: match settings.threads {
+            // As many as the cores it was given; 0 again where it may use all.
+            0 => settings.cores.len(),
+            threads => threads,
+        },
+        cache: framebus_model::cache_folder(),
+        ..LoadOptions::new(clock::monotonic_ns)
     };
     let order: Vec<String> = match &settings.backend {
         Backends::Auto => Vec::new(),
@@ -52,6 +53,17 @@ pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
         tracing::info!(backend = skipped.backend, reason = %skipped.reason, "backend not used");
     }
     Ok(engine)
+}
+
+/// Latency for one live camera, whose next frame comes when this one is done;
+/// throughput where frames wait for an engine: of several cameras, or of a file
+/// that is read as fast as it goes.
+fn auto_mode(config: &Config) -> engine::Mode {
+    let mut cameras = config.enabled_cameras();
+    match (cameras.next(), cameras.next()) {
+        (Some(camera), None) if camera.pace != Pace::Fast => engine::Mode::Latency,
+        _ => engine::Mode::Throughput,
+    }
 }
 
 /// Thresholds with class names turned into numbers.

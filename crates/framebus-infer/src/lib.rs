@@ -2,14 +2,23 @@
 //!
 //! The main thread (the *taker*) sleeps on the bus and moves the newest frame
 //! of each camera into the [`scheduler`]; one worker thread per execution
-//! context takes batches out of it, runs them and publishes their results. A
-//! frame that has reached this process leaves it as exactly one result,
-//! whatever happens.
+//! context takes batches out of it, runs them and publishes their results in the
+//! [`order`] of each camera's frames. The *loader* compiles the network for input
+//! [`shapes`] that turn up. A frame that has reached this process leaves it as
+//! exactly one result, whatever happens.
 
+pub mod camera;
 pub mod engine;
-pub mod pool;
+pub mod order;
+mod pixels;
+mod pool;
 pub mod publish;
+mod run;
 pub mod scheduler;
 mod serve;
+pub mod service_time;
+pub mod shapes;
+mod worker;
 
+pub use run::{Parts, Source, run};
 pub use serve::serve;

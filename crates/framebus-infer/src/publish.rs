@@ -1,9 +1,11 @@
 //! Frames in, results out: the one place where results are made and counted.
 
-use framebus_bus::{BusError, FrameSample, ResultPublisher};
+use framebus_bus::{BusError, ResultPublisher};
 use framebus_engine::{EngineInfo, FrameOutput, StageTimes as EngineTimes};
 use framebus_service::{Vitals, clock};
-use framebus_types::{Counter, Detection, Outcome, Reason, ResultHeader, Stage, StageTimes, text};
+use framebus_types::{
+    Counter, Detection, FrameHeader, Outcome, Reason, ResultHeader, Stage, StageTimes, text,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,13 +39,22 @@ pub struct Arrival {
 
 /// What the engine answered for a frame.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer<'a> {
+pub struct Inferred<'a> {
     /// The boxes.
     pub output: &'a FrameOutput,
     /// Stage times of the batch.
     pub times: &'a EngineTimes,
     /// Frames in the batch.
     pub batch_size: usize,
+    /// Execution context, from 0.
+    pub context: usize,
+}
+
+/// A result that is ready to be sent. Reused from frame to frame.
+#[derive(Debug, Default)]
+pub struct Answer {
+    header: ResultHeader,
+    detections: Vec<Detection>,
 }
 
 impl Results {
@@ -61,21 +72,17 @@ impl Results {
         }
     }
 
-    /// The frame was inferred. `scratch` is the caller's buffer, reused.
-    ///
-    /// # Errors
-    /// [`BusError`] when the result could not be sent.
+    /// The frame was inferred: writes its result into `answer`.
     pub fn ok(
         &self,
-        camera: usize,
-        frame: &FrameSample,
+        frame: &FrameHeader,
         arrival: Arrival,
-        answer: &Answer<'_>,
-        scratch: &mut Vec<Detection>,
-    ) -> Result<(), BusError> {
-        let Answer { output, times, batch_size } = *answer;
-        scratch.clear();
-        scratch.extend(output.detections.iter().map(|found| Detection {
+        inferred: &Inferred<'_>,
+        answer: &mut Answer,
+    ) {
+        let Inferred { output, times, batch_size, context } = *inferred;
+        answer.detections.clear();
+        answer.detections.extend(output.detections.iter().map(|found| Detection {
             bbox: found.bbox,
             score: found.score,
             class: found.class,
@@ -86,56 +93,49 @@ impl Results {
         header.outcome = Outcome::Ok.into();
         header.truncated = output.truncated;
         header.batch_size = batch_size as u32;
+        header.context = context as u32;
         header.times.preprocessed_ns = times.preprocessed_ns;
         header.times.inference_start_ns = times.inference_start_ns;
         header.times.inference_end_ns = times.inference_end_ns;
         header.times.decoded_ns = times.decoded_ns;
-        self.send(camera, header, scratch, Counter::Ok)
+        answer.header = header;
     }
 
-    /// The frame was not inferred: `dropped` or `skipped`, by reason.
+    /// Inference of the frame failed: writes its result into `answer`.
+    pub fn failed(
+        &self,
+        frame: &FrameHeader,
+        arrival: Arrival,
+        reason: Reason,
+        message: &str,
+        answer: &mut Answer,
+    ) {
+        answer.detections.clear();
+        answer.header = self.header(frame, arrival);
+        answer.header.outcome = Outcome::Failed.into();
+        answer.header.reason = reason.into();
+        answer.header.message = text::pack(message);
+    }
+
+    /// The frame was not inferred: sends `dropped` or `skipped`, by reason.
     ///
     /// # Errors
     /// [`BusError`] when the result could not be sent.
     pub fn not_inferred(
         &self,
         camera: usize,
-        frame: &FrameSample,
+        frame: &FrameHeader,
         arrival: Arrival,
         reason: Reason,
     ) -> Result<(), BusError> {
-        let (outcome, counter) = match reason {
-            Reason::Stale => (Outcome::Dropped, Counter::Stale),
-            Reason::Motion => (Outcome::Skipped, Counter::Skipped),
-            _ => (Outcome::Dropped, Counter::Superseded),
-        };
+        let skipped = reason == Reason::Motion;
         let mut header = self.header(frame, arrival);
-        header.outcome = outcome.into();
+        header.outcome = if skipped { Outcome::Skipped } else { Outcome::Dropped }.into();
         header.reason = reason.into();
-        self.send(camera, header, &[], counter)
+        self.send_parts(camera, header, &[])
     }
 
-    /// Inference of the frame failed.
-    ///
-    /// # Errors
-    /// [`BusError`] when the result could not be sent.
-    pub fn failed(
-        &self,
-        camera: usize,
-        frame: &FrameSample,
-        arrival: Arrival,
-        reason: Reason,
-        message: &str,
-    ) -> Result<(), BusError> {
-        let mut header = self.header(frame, arrival);
-        header.outcome = Outcome::Failed.into();
-        header.reason = reason.into();
-        header.message = text::pack(message);
-        self.send(camera, header, &[], Counter::Failed)
-    }
-
-    fn header(&self, frame: &FrameSample, arrival: Arrival) -> ResultHeader {
-        let frame = frame.header();
+    fn header(&self, frame: &FrameHeader, arrival: Arrival) -> ResultHeader {
         ResultHeader {
             camera: frame.camera,
             epoch_ns: frame.epoch_ns,
@@ -171,12 +171,19 @@ impl Results {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).publisher.has_reader(reader)
     }
 
-    fn send(
+    /// Sends an answer of `camera`.
+    ///
+    /// # Errors
+    /// [`BusError`] when the result could not be sent.
+    pub fn send(&self, camera: usize, answer: &Answer) -> Result<(), BusError> {
+        self.send_parts(camera, answer.header, &answer.detections)
+    }
+
+    fn send_parts(
         &self,
         camera: usize,
         mut header: ResultHeader,
         detections: &[Detection],
-        counter: Counter,
     ) -> Result<(), BusError> {
         let mut numbered = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
         header.result_epoch_ns = self.epoch_ns;
@@ -190,6 +197,7 @@ impl Results {
         drop(numbered);
         sent?;
         let vitals = &self.cameras[camera];
+        let counter = counter(&header);
         vitals.add(counter, 1);
         vitals.add(Counter::Detections, detections.len() as u64);
         // Latencies are those of answers: a dropped frame passed few stages.
@@ -201,5 +209,21 @@ impl Results {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a result is counted.
+fn counter(header: &ResultHeader) -> Counter {
+    let is = |outcome: Outcome| header.outcome == u32::from(outcome);
+    if is(Outcome::Ok) {
+        Counter::Ok
+    } else if is(Outcome::Failed) {
+        Counter::Failed
+    } else if is(Outcome::Skipped) {
+        Counter::Skipped
+    } else if header.reason == u32::from(Reason::Stale) {
+        Counter::Stale
+    } else {
+        Counter::Superseded
     }
 }

@@ -1,38 +1,76 @@
-//! Which frame is inferred next.
+//! Which frames are inferred next.
 //!
 //! Pure bookkeeping over an opaque frame type: no bus, no engine, no clock of
 //! its own, so that tests can play every order of events.
 //!
 //! Each camera has one waiting frame at most. A newer one takes its place
 //! (live) or is not taken from the bus before the place is free (every-frame).
-//! A camera has one frame in inference at most, so its `ok` results come in
-//! order and a slow engine cannot be filled by one camera. Workers ask for a
-//! batch when they are idle; cameras take turns by smooth weighted round robin,
-//! so a fast camera gets no more than its share while others wait.
+//! Workers ask for a batch when they are idle and get what waits at that moment,
+//! of one input shape (*lane*), one frame per camera: a batch never waits for a
+//! silent camera. Cameras take turns by start-time fair queueing (Goyal, Vin, Cheng:
+//! SIGCOMM 1996): each gets its weight's share where they compete, and one that
+//! wanted less than its share until now goes first. A camera that has a frame in
+//! inference gives way to all that have none, and leaves one worker free for them;
+//! so a fast one gets more than one worker only where it would idle.
+
+use crate::service_time::ServiceTime;
+use crate::shapes::MAX_SHAPES;
+
+/// A live camera is counted with for so long after its last frame, ns.
+const ACTIVE_NS: u64 = 1_000_000_000;
+
+/// Frames in a row that an estimate may keep from a camera.
+const TRUST: u64 = 32;
+/// Virtual time that a frame of weight 1 costs.
+const FRAME_COST: u64 = 1 << 20;
 
 /// What the scheduler must know of a camera.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     /// Share of the engine when cameras compete.
     pub weight: u32,
-    /// Oldest frame worth inferring, ns; 0 takes any.
+    /// Oldest result worth delivering, ns; 0 takes any.
     pub max_age_ns: u64,
     /// Never replace a waiting frame.
     pub every_frame: bool,
 }
 
+/// What bounds the work at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Workers that ask for batches.
+    pub workers: usize,
+    /// Frames in one batch.
+    pub max_batch: usize,
+    /// Frames of one camera in inference.
+    pub in_flight: usize,
+    /// Frames of one camera in inference or answered out of turn, see
+    /// [`Order`](crate::order::Order).
+    pub unanswered: usize,
+}
+
+/// Small, because all of them are looked at for every batch; the frames lie apart.
 #[derive(Debug)]
-struct Camera<F> {
+struct Camera {
     policy: Policy,
-    waiting: Option<Waiting<F>>,
-    busy: bool,
-    credit: i64,
+    waiting: Option<Waiting>,
+    /// When it last offered a frame, ns.
+    offered_ns: u64,
+    in_flight: usize,
+    unanswered: usize,
+    next_ticket: u64,
+    /// Frames given up in a row because their results would probably be too late.
+    refused: u64,
+    /// Virtual time at which its share is used up.
+    paid_until: u64,
 }
 
 #[derive(Debug)]
-struct Waiting<F> {
-    frame: F,
+struct Waiting {
     capture_ns: u64,
+    lane: usize,
+    /// Virtual time at which it may start by its camera's share.
+    start: u64,
 }
 
 /// A frame that goes to a worker.
@@ -40,25 +78,66 @@ struct Waiting<F> {
 pub struct Job<F> {
     /// Camera number.
     pub camera: usize,
+    /// Counts the camera's frames in the order in which their answers go out, from 0.
+    pub ticket: u64,
     /// The frame.
     pub frame: F,
+}
+
+/// A frame that leaves without inference.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left<F> {
+    /// Camera number.
+    pub camera: usize,
+    /// The frame.
+    pub frame: F,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Lane {
+    ready: bool,
+    service: ServiceTime,
+}
+
+/// Which cameras may have the next place in a batch.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    /// Those without a frame in inference.
+    Free,
+    /// Those with some, too.
+    All,
 }
 
 /// The waiting frames of all cameras.
 #[derive(Debug)]
 pub struct Scheduler<F> {
-    cameras: Vec<Camera<F>>,
+    bounds: Bounds,
+    cameras: Vec<Camera>,
+    /// The waiting frame of each camera.
+    frames: Vec<Option<F>>,
+    lanes: [Lane; MAX_SHAPES],
+    busy: usize,
+    /// Start of the frame that went last.
+    virtual_time: u64,
 }
 
 impl<F> Scheduler<F> {
-    /// One entry per camera, in the order of their numbers.
+    /// One policy per camera, in the order of their numbers. No lane is ready.
     #[must_use]
-    pub fn new(policies: &[Policy]) -> Self {
-        let cameras = policies
-            .iter()
-            .map(|&policy| Camera { policy, waiting: None, busy: false, credit: 0 })
-            .collect();
-        Self { cameras }
+    pub fn new(policies: &[Policy], bounds: Bounds) -> Self {
+        let camera = |&policy| Camera {
+            policy,
+            waiting: None,
+            offered_ns: 0,
+            in_flight: 0,
+            unanswered: 0,
+            next_ticket: 0,
+            refused: 0,
+            paid_until: 0,
+        };
+        let cameras = policies.iter().map(camera).collect();
+        let frames = policies.iter().map(|_| None).collect();
+        Self { bounds, cameras, frames, lanes: Default::default(), busy: 0, virtual_time: 0 }
     }
 
     /// Whether the next frame of `camera` may be taken from the bus.
@@ -69,182 +148,191 @@ impl<F> Scheduler<F> {
     }
 
     /// Puts a frame into its camera's place; returns the one it supersedes.
-    pub fn offer(&mut self, camera: usize, frame: F, capture_ns: u64) -> Option<F> {
-        let place = &mut self.cameras[camera].waiting;
-        place.replace(Waiting { frame, capture_ns }).map(|old| old.frame)
-    }
-
-    /// Moves up to `max_batch` frames into `batch`, at most one per camera, and
-    /// frames that have become too old into `stale`.
-    pub fn next(
+    pub fn offer(
         &mut self,
+        camera: usize,
+        lane: usize,
+        frame: F,
+        capture_ns: u64,
         now_ns: u64,
-        max_batch: usize,
-        batch: &mut Vec<Job<F>>,
-        stale: &mut Vec<Job<F>>,
-    ) {
-        for (number, camera) in self.cameras.iter_mut().enumerate() {
-            let limit = camera.policy.max_age_ns;
-            let too_old = |waiting: &mut Waiting<F>| {
-                limit > 0 && now_ns.saturating_sub(waiting.capture_ns) > limit
-            };
-            if !camera.policy.every_frame
-                && let Some(old) = camera.waiting.take_if(too_old)
-            {
-                stale.push(Job { camera: number, frame: old.frame });
-            }
-        }
-        while batch.len() < max_batch {
-            let Some(number) = self.turn() else { return };
-            let camera = &mut self.cameras[number];
-            if let Some(waiting) = camera.waiting.take() {
-                camera.busy = true;
-                batch.push(Job { camera: number, frame: waiting.frame });
-            }
-        }
+    ) -> Option<F> {
+        let old = self.frames[camera].replace(frame);
+        let camera = &mut self.cameras[camera];
+        camera.offered_ns = now_ns;
+        // A frame that takes the place of another takes its turn, too.
+        let start = match &camera.waiting {
+            Some(waiting) => waiting.start,
+            None => camera.paid_until.max(self.virtual_time),
+        };
+        camera.waiting = Some(Waiting { capture_ns, lane, start });
+        old
     }
 
-    /// The camera whose turn it is: every ready camera gains its weight, the
-    /// richest goes and pays what all gained.
-    fn turn(&mut self) -> Option<usize> {
-        let mut total = 0;
-        let mut best: Option<usize> = None;
-        for number in 0..self.cameras.len() {
-            let camera = &mut self.cameras[number];
-            if camera.busy || camera.waiting.is_none() {
-                continue;
-            }
-            let weight = i64::from(camera.policy.weight);
-            camera.credit += weight;
-            total += weight;
-            let credit = camera.credit;
-            if best.is_none_or(|b| credit > self.cameras[b].credit) {
-                best = Some(number);
-            }
-        }
-        if let Some(number) = best {
-            self.cameras[number].credit -= total;
-        }
-        best
+    /// Frames of this lane may go to workers from now on.
+    pub fn lane_ready(&mut self, lane: usize) {
+        self.lanes[lane].ready = true;
     }
 
-    /// The frame of `camera` that was in inference is done.
-    pub fn done(&mut self, camera: usize) {
-        self.cameras[camera].busy = false;
-    }
-
-    /// Frames that wait, of all cameras.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.cameras.iter().filter(|camera| camera.waiting.is_some()).count()
+    /// Takes out what waits for a lane that cannot be made ready.
+    pub fn take_waiting_for(&mut self, lane: usize) -> Vec<Left<F>> {
+        self.take_waiting(|waiting| waiting.lane == lane)
     }
 
     /// Takes all waiting frames out: the process is stopping.
-    pub fn drain(&mut self) -> Vec<Job<F>> {
-        let drain = |(number, camera): (usize, &mut Camera<F>)| {
-            camera.waiting.take().map(|waiting| Job { camera: number, frame: waiting.frame })
+    pub fn drain(&mut self) -> Vec<Left<F>> {
+        self.take_waiting(|_| true)
+    }
+
+    fn take_waiting(&mut self, which: impl Fn(&Waiting) -> bool) -> Vec<Left<F>> {
+        let cameras = self.cameras.iter_mut().zip(&mut self.frames).enumerate();
+        let take = |(camera, (entry, frame)): (usize, (&mut Camera, &mut Option<F>))| {
+            entry.waiting.take_if(|waiting| which(waiting))?;
+            Some(Left { camera, frame: frame.take()? })
         };
-        self.cameras.iter_mut().enumerate().filter_map(drain).collect()
+        cameras.filter_map(take).collect()
+    }
+
+    /// For an idle worker: fills `batch` (empty before) and answers its lane, or
+    /// `None` when nothing can start. Frames whose result would come too late go
+    /// into `stale`, also then.
+    pub fn next(
+        &mut self,
+        now_ns: u64,
+        batch: &mut Vec<Job<F>>,
+        stale: &mut Vec<Left<F>>,
+    ) -> Option<usize> {
+        self.drop_stale(now_ns, stale);
+        let leader =
+            self.turn(None, Who::Free).or_else(|| match self.may_add_to_one_camera(now_ns) {
+                true => self.turn(None, Who::All),
+                false => None,
+            })?;
+        let lane = self.start(leader, batch)?;
+        while batch.len() < self.bounds.max_batch
+            && let Some(camera) = self.turn(Some(lane), Who::Free)
+        {
+            self.start(camera, batch);
+        }
+        self.busy += 1;
+        Some(lane)
+    }
+
+    /// Whether another worker would find something to start.
+    #[must_use]
+    pub fn has_more(&self, now_ns: u64) -> bool {
+        if self.busy >= self.bounds.workers {
+            return false;
+        }
+        let who = if self.may_add_to_one_camera(now_ns) { Who::All } else { Who::Free };
+        self.cameras.iter().any(|camera| self.can_start(camera, None, who))
+    }
+
+    /// Whether a worker is idle.
+    #[must_use]
+    pub fn has_idle_worker(&self) -> bool {
+        self.busy < self.bounds.workers
+    }
+
+    /// A worker's batch is out of the engine and its frames are given back;
+    /// `took_ns` from start to last answer, `None` when it failed.
+    pub fn finished(
+        &mut self,
+        lane: usize,
+        took_ns: Option<u64>,
+        cameras: impl Iterator<Item = usize>,
+    ) {
+        self.busy -= 1;
+        for camera in cameras {
+            self.cameras[camera].in_flight -= 1;
+        }
+        if let Some(took_ns) = took_ns {
+            self.lanes[lane].service.observe(took_ns);
+        }
+    }
+
+    /// So many answers of `camera` have gone out.
+    pub fn answered(&mut self, camera: usize, answers: usize) {
+        self.cameras[camera].unanswered -= answers;
+    }
+
+    /// Whether a frame of `camera` waits or is in inference.
+    #[must_use]
+    pub fn is_working_on(&self, camera: usize) -> bool {
+        let camera = &self.cameras[camera];
+        camera.waiting.is_some() || camera.unanswered > 0
+    }
+
+    fn drop_stale(&mut self, now_ns: u64, stale: &mut Vec<Left<F>>) {
+        for (number, camera) in self.cameras.iter_mut().enumerate() {
+            let limit_ns = camera.policy.max_age_ns;
+            let Some(waiting) = &camera.waiting else { continue };
+            if limit_ns == 0 || camera.policy.every_frame {
+                continue;
+            }
+            // With each frame given up the estimate counts for less: one that is
+            // spoilt, or a limit that is close to what inference takes, costs a
+            // camera frames but never all of them.
+            let trust = TRUST.saturating_sub(camera.refused);
+            let expected_ns = self.lanes[waiting.lane].service.expected_ns() * trust / TRUST;
+            let age_ns = now_ns.saturating_sub(waiting.capture_ns);
+            if age_ns + expected_ns <= limit_ns {
+                continue;
+            }
+            camera.refused += u64::from(age_ns <= limit_ns);
+            camera.waiting = None;
+            stale.extend(self.frames[number].take().map(|frame| Left { camera: number, frame }));
+        }
+    }
+
+    /// Whether a camera may have a further frame in inference: beside live cameras
+    /// only while one worker stays free for them.
+    fn may_add_to_one_camera(&self, now_ns: u64) -> bool {
+        let active = |camera: &&Camera| {
+            camera.offered_ns != 0
+                && !camera.policy.every_frame
+                && now_ns.saturating_sub(camera.offered_ns) < ACTIVE_NS
+        };
+        let live = self.cameras.iter().filter(active).take(2).count();
+        let clips = self.cameras.iter().any(|c| c.policy.every_frame && c.waiting.is_some());
+        let reserve = usize::from(live > 1 || live == 1 && clips);
+        self.busy + 1 + reserve <= self.bounds.workers
+    }
+
+    fn can_start(&self, camera: &Camera, lane: Option<usize>, who: Who) -> bool {
+        let limit = match who {
+            Who::Free => 1,
+            Who::All => self.bounds.in_flight,
+        };
+        camera.in_flight < limit
+            && camera.unanswered < self.bounds.unanswered
+            && camera.waiting.as_ref().is_some_and(|waiting| {
+                self.lanes[waiting.lane].ready && lane.is_none_or(|lane| lane == waiting.lane)
+            })
+    }
+
+    /// The camera whose turn it is: the earliest start, then the oldest frame.
+    fn turn(&self, lane: Option<usize>, who: Who) -> Option<usize> {
+        let candidate = |(number, camera): (usize, &Camera)| {
+            let waiting = camera.waiting.as_ref()?;
+            self.can_start(camera, lane, who).then_some((waiting.start, waiting.capture_ns, number))
+        };
+        self.cameras.iter().enumerate().filter_map(candidate).min().map(|(.., number)| number)
+    }
+
+    /// Moves the waiting frame into the batch; answers its lane.
+    fn start(&mut self, number: usize, batch: &mut Vec<Job<F>>) -> Option<usize> {
+        let camera = &mut self.cameras[number];
+        let (waiting, frame) = (camera.waiting.take()?, self.frames[number].take()?);
+        self.virtual_time = self.virtual_time.max(waiting.start);
+        camera.paid_until = waiting.start + FRAME_COST / u64::from(camera.policy.weight.max(1));
+        camera.refused = 0;
+        camera.in_flight += 1;
+        camera.unanswered += 1;
+        batch.push(Job { camera: number, ticket: camera.next_ticket, frame });
+        camera.next_ticket += 1;
+        Some(waiting.lane)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIVE: Policy = Policy { weight: 1, max_age_ns: 0, every_frame: false };
-
-    fn next(scheduler: &mut Scheduler<u32>, now_ns: u64, max: usize) -> (Vec<u32>, Vec<u32>) {
-        let (mut batch, mut stale) = (Vec::new(), Vec::new());
-        scheduler.next(now_ns, max, &mut batch, &mut stale);
-        let frames = |jobs: Vec<Job<u32>>| jobs.into_iter().map(|job| job.frame).collect();
-        (frames(batch), frames(stale))
-    }
-
-    #[test]
-    fn the_newest_frame_wins_and_the_older_one_is_handed_back() {
-        let mut scheduler = Scheduler::new(&[LIVE]);
-        assert_eq!(scheduler.offer(0, 1, 0), None);
-        assert_eq!(scheduler.offer(0, 2, 0), Some(1));
-        assert_eq!(next(&mut scheduler, 0, 4), (vec![2], vec![]));
-        assert_eq!(next(&mut scheduler, 0, 4), (vec![], vec![]));
-    }
-
-    #[test]
-    fn one_frame_of_a_camera_in_inference_at_a_time() {
-        let mut scheduler = Scheduler::new(&[LIVE, LIVE]);
-        scheduler.offer(0, 1, 0);
-        assert_eq!(next(&mut scheduler, 0, 1).0, [1]);
-        scheduler.offer(0, 2, 0);
-        assert!(next(&mut scheduler, 0, 1).0.is_empty());
-        scheduler.offer(1, 3, 0);
-        assert_eq!(next(&mut scheduler, 0, 1).0, [3]);
-        scheduler.done(0);
-        assert_eq!(next(&mut scheduler, 0, 1).0, [2]);
-    }
-
-    #[test]
-    fn a_batch_takes_one_frame_of_each_camera() {
-        let mut scheduler = Scheduler::new(&[LIVE; 3]);
-        for camera in 0..3 {
-            scheduler.offer(camera, camera as u32, 0);
-        }
-        let (mut batch, _) = next(&mut scheduler, 0, 8);
-        batch.sort_unstable();
-        assert_eq!(batch, [0, 1, 2]);
-    }
-
-    #[test]
-    fn old_frames_are_dropped_before_inference() {
-        let aged = Policy { max_age_ns: 100, ..LIVE };
-        let patient = Policy { every_frame: true, ..aged };
-        let mut scheduler = Scheduler::new(&[aged, aged, patient]);
-        scheduler.offer(0, 1, 50);
-        scheduler.offer(1, 2, 51);
-        scheduler.offer(2, 3, 0);
-        assert_eq!(next(&mut scheduler, 151, 8), (vec![2, 3], vec![1]));
-    }
-
-    #[test]
-    fn every_frame_waits_for_its_place() {
-        let mut scheduler = Scheduler::new(&[Policy { every_frame: true, ..LIVE }]);
-        assert!(scheduler.wants(0));
-        scheduler.offer(0, 1, 0);
-        assert!(!scheduler.wants(0));
-        next(&mut scheduler, 0, 1);
-        assert!(scheduler.wants(0));
-    }
-
-    #[test]
-    fn turns_follow_the_weights() {
-        let policy = |weight| Policy { weight, ..LIVE };
-        let mut scheduler = Scheduler::new(&[policy(1), policy(3)]);
-        let mut turns = [0, 0];
-        for _ in 0..400 {
-            scheduler.offer(0, 0, 0);
-            scheduler.offer(1, 1, 0);
-            let camera = next(&mut scheduler, 0, 1).0[0] as usize;
-            turns[camera] += 1;
-            scheduler.done(camera);
-        }
-        assert_eq!(turns, [100, 300]);
-    }
-
-    #[test]
-    fn a_silent_camera_holds_nobody_up() {
-        let mut scheduler = Scheduler::new(&[LIVE; 2]);
-        for frame in 0..10 {
-            scheduler.offer(1, frame, 0);
-            assert_eq!(next(&mut scheduler, 0, 4).0, [frame]);
-            scheduler.done(1);
-        }
-    }
-
-    #[test]
-    fn draining_leaves_nothing() {
-        let mut scheduler = Scheduler::new(&[LIVE; 2]);
-        scheduler.offer(1, 7, 0);
-        assert_eq!(scheduler.drain(), [Job { camera: 1, frame: 7 }]);
-        assert_eq!(scheduler.waiting(), 0);
-    }
-}
+mod tests;

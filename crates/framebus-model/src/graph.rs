@@ -5,7 +5,7 @@
 //! is enough. What can be checked without computing shapes is checked here, so that
 //! a damaged file ends in a message and not in a signal.
 
-use crate::onnx::{GraphProto, NodeProto, TensorProto};
+use crate::onnx::{GraphProto, TensorProto};
 use std::collections::HashSet;
 
 /// The sentence that says what is wrong.
@@ -23,17 +23,17 @@ pub(crate) fn check(graph: &GraphProto) -> Result<(), String> {
     // empty name is an optional input that is not given.
     for node in &graph.node {
         if node.op_type.is_empty() || node.output.is_empty() {
-            return Err(format!("{} has no operator or no output", describe(node)));
+            return Err(format!("{} has no operator or no output", node.describe()));
         }
         let needed = needed_inputs(&node.op_type);
         if node.input.iter().take(needed).filter(|input| !input.is_empty()).count() < needed {
-            return Err(format!("{} has fewer than {needed} inputs", describe(node)));
+            return Err(format!("{} has fewer than {needed} inputs", node.describe()));
         }
         for input in node.input.iter().filter(|input| !input.is_empty()) {
             if !known.contains(input.as_str()) {
                 return Err(format!(
                     "{} reads '{}', which nothing before it writes",
-                    describe(node),
+                    node.describe(),
                     input.escape_debug()
                 ));
             }
@@ -42,7 +42,7 @@ pub(crate) fn check(graph: &GraphProto) -> Result<(), String> {
             if !known.insert(output) {
                 return Err(format!(
                     "{} writes '{}' a second time",
-                    describe(node),
+                    node.describe(),
                     output.escape_debug()
                 ));
             }
@@ -52,10 +52,6 @@ pub(crate) fn check(graph: &GraphProto) -> Result<(), String> {
         Some(output) => Err(format!("nothing writes its output '{}'", output.name.escape_debug())),
         None => Ok(()),
     }
-}
-
-fn describe(node: &NodeProto) -> String {
-    format!("node '{}' ({})", node.name.escape_debug(), node.op_type.escape_debug())
 }
 
 /// Inputs that an operator cannot do without, by ONNX's operator list (the fewest of

@@ -15,6 +15,9 @@ pub enum OutputLayout {
     },
     /// `[batch, n, 6]`: left, top, right, bottom, score, class; already suppressed.
     EndToEnd,
+    /// The raw tensors of a model whose head was cut off, two a scale: see
+    /// [`Model::heads`](crate::Model::heads).
+    Heads,
 }
 
 /// What the metadata says that helps to read the output's shape.

@@ -1,4 +1,4 @@
-//! Reads ONNX: task, class names, input and output shapes.
+//! Reads ONNX: task, class names, input and output shapes; cuts the head off ([`cut`]).
 //!
 //! A [`Model`] answers everything that a backend and a scheduler must know before
 //! an engine is built, without any inference library:
@@ -15,8 +15,12 @@
 //! # }
 //! ```
 
+mod cache;
+pub mod cut;
 mod error;
 mod graph;
+mod heads;
+mod inspect;
 mod layout;
 mod metadata;
 mod model;
@@ -24,6 +28,9 @@ mod onnx;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use cache::{Prepared, cache_folder, prepare, save};
+pub use cut::NotCut;
 pub use error::ModelError;
+pub use heads::HeadScale;
 pub use layout::OutputLayout;
 pub use model::{Dim, Model, TensorInfo};

@@ -10,8 +10,9 @@ use prost::{Message, Oneof};
 
 /// `TensorProto.DataType.FLOAT`.
 pub(crate) const FLOAT: i32 = 1;
+/// `TensorProto.DataType.INT32`.
+pub(crate) const INT32: i32 = 6;
 /// `TensorProto.DataType.INT64`.
-#[cfg(feature = "testing")]
 pub(crate) const INT64: i32 = 7;
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +82,9 @@ pub(crate) struct NodeProto {
     pub(crate) op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) attribute: Vec<AttributeProto>,
+    /// Empty or `ai.onnx` for ONNX's own operators.
+    #[prost(string, tag = "7")]
+    pub(crate) domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -89,9 +93,13 @@ pub(crate) struct AttributeProto {
     pub(crate) name: String,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) s: Bytes,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) t: Option<TensorProto>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(crate) ints: Vec<i64>,
-    /// 2 = INT, 7 = INTS.
+    /// 2 = INT, 4 = TENSOR, 7 = INTS.
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,
 }
@@ -102,10 +110,86 @@ pub(crate) struct TensorProto {
     pub(crate) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub(crate) data_type: i32,
+    #[prost(float, repeated, tag = "4")]
+    pub(crate) float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    pub(crate) int32_data: Vec<i32>,
+    #[prost(int64, repeated, tag = "7")]
+    pub(crate) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub(crate) name: String,
     #[prost(bytes = "bytes", tag = "9")]
     pub(crate) raw_data: Bytes,
+    /// 1: the values lie in another file.
+    #[prost(int32, tag = "14")]
+    pub(crate) data_location: i32,
+}
+
+impl NodeProto {
+    pub(crate) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// An integer attribute.
+    pub(crate) fn int(&self, name: &str) -> Option<i64> {
+        self.attribute(name).map(|attribute| attribute.i)
+    }
+
+    /// A list of integers as attribute; `None` where it is absent or empty.
+    pub(crate) fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|a| a.ints.as_slice()).filter(|ints| !ints.is_empty())
+    }
+
+    /// The name of the input with this number, where it is given.
+    pub(crate) fn input(&self, number: usize) -> Option<&str> {
+        self.input.get(number).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// `node 'name' (Operator)`, for messages.
+    pub(crate) fn describe(&self) -> String {
+        format!("node '{}' ({})", self.name.escape_debug(), self.op_type.escape_debug())
+    }
+}
+
+impl TensorProto {
+    /// Number of values by the shape; `None` when it is no shape.
+    fn count(&self) -> Option<usize> {
+        let dims = self.dims.iter().map(|&dim| usize::try_from(dim).ok());
+        dims.into_iter().try_fold(1usize, |count, dim| count.checked_mul(dim?))
+    }
+
+    /// The values of an integer tensor of at most `limit`.
+    pub(crate) fn integers(&self, limit: usize) -> Option<Vec<i64>> {
+        let count = self.count().filter(|&count| count <= limit)?;
+        let values: Vec<i64> = match self.data_type {
+            INT64 if !self.raw_data.is_empty() => {
+                let chunks = self.raw_data.as_chunks().0.iter();
+                chunks.map(|&bytes| i64::from_le_bytes(bytes)).collect()
+            }
+            INT64 => self.int64_data.clone(),
+            INT32 if !self.raw_data.is_empty() => {
+                let chunks = self.raw_data.as_chunks().0.iter();
+                chunks.map(|&bytes| i64::from(i32::from_le_bytes(bytes))).collect()
+            }
+            INT32 => self.int32_data.iter().map(|&value| i64::from(value)).collect(),
+            _ => return None,
+        };
+        (values.len() == count).then_some(values)
+    }
+
+    /// The values of a float32 tensor of at most `limit`.
+    pub(crate) fn floats(&self, limit: usize) -> Option<Vec<f32>> {
+        let count = self.count().filter(|&count| count <= limit)?;
+        let values: Vec<f32> = match self.data_type {
+            FLOAT if !self.raw_data.is_empty() => {
+                let chunks = self.raw_data.as_chunks().0.iter();
+                chunks.map(|&bytes| f32::from_le_bytes(bytes)).collect()
+            }
+            FLOAT => self.float_data.clone(),
+            _ => return None,
+        };
+        (values.len() == count).then_some(values)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,7 +1,7 @@
 //! The bus domain that a configuration describes.
 
 use framebus_bus::{BusError, Domain, Limits};
-use framebus_config::{Config, Delivery};
+use framebus_config::{Camera, Config, Delivery, Pace};
 
 /// Whether every enabled camera is every-frame: results then wait for their
 /// readers too, and nothing at all is lost.
@@ -19,6 +19,24 @@ pub fn delivery(configured: Delivery) -> framebus_bus::Delivery {
     }
 }
 
+/// Frames of one camera that may be in inference at once; each costs a sample of
+/// shared memory per reader. Two let a fast camera go on where an engine would
+/// idle. Recordings that are read as fast as it goes share `model.contexts` out
+/// between them, or four where the backend decides.
+fn in_flight(config: &Config) -> usize {
+    let contexts = match config.model.contexts {
+        0 => 4,
+        contexts => contexts,
+    };
+    let recording =
+        |camera: &Camera| camera.delivery == Delivery::EveryFrame || camera.pace == Pace::Fast;
+    let wanted = match config.enabled_cameras().all(recording) {
+        true => contexts.div_ceil(config.enabled_cameras().count().max(1)).max(2),
+        false => 2,
+    };
+    wanted.min(contexts)
+}
+
 /// Names the domain; touches nothing.
 ///
 /// # Errors
@@ -29,7 +47,36 @@ pub fn domain(config: &Config) -> Result<Domain, BusError> {
         result_subscribers: config.bus.result_subscribers,
         result_buffer: config.bus.result_buffer,
         max_detections: config.model.max_detections,
+        in_flight: in_flight(config),
         offline: is_offline(config),
     };
     Domain::new(config.instance.as_str(), &config.bus.root, limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_in_flight_follow_cameras_and_contexts() {
+        let in_flight = |contexts: usize, cameras: &[&str]| {
+            let camera = |(number, keys): (usize, &&str)| {
+                format!("[[camera]]\nname = \"c{number}\"\nsource = \"file:x.mp4\"\n{keys}\n")
+            };
+            let cameras: String = cameras.iter().enumerate().map(camera).collect();
+            let text = format!("[model]\npath = \"x.onnx\"\ncontexts = {contexts}\n{cameras}");
+            let file = std::path::Path::new("x.toml");
+            let config = framebus_config::parse(&text, file, &|_| None).expect("valid");
+            domain(&config).expect("valid").limits().in_flight
+        };
+        let (live, fast, every) = ("", "pace = \"fast\"", "delivery = \"every-frame\"");
+        assert_eq!(in_flight(0, &[live]), 2);
+        assert_eq!(in_flight(8, &[live, fast]), 2);
+        assert_eq!(in_flight(1, &[live]), 1);
+        assert_eq!(in_flight(0, &[fast]), 4);
+        assert_eq!(in_flight(8, &[every]), 8);
+        assert_eq!(in_flight(8, &[every, fast, every]), 3);
+        assert_eq!(in_flight(0, &[every, fast, every]), 2);
+        assert_eq!(in_flight(1, &[every]), 1);
+    }
 }

@@ -33,6 +33,7 @@ pub mod clock;
 mod domain;
 mod failure;
 mod log;
+pub mod priority;
 mod run;
 mod shutdown;
 mod supervised;

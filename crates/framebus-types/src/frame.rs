@@ -10,10 +10,13 @@ pub const MAX_PLANES: usize = 4;
 
 /// Flag: frames before this one are missing (reconnect, seek, lost packets).
 pub const FLAG_DISCONTINUITY: u32 = 1;
-/// Flag: something moved since the frame before.
+/// Flag: something moves, or moved within the camera's hold time.
 pub const FLAG_MOTION: u32 = 1 << 1;
 /// Flag: the picture is suspect (frozen, black, decoder errors).
 pub const FLAG_PICTURE_FAULT: u32 = 1 << 2;
+/// Flag: the frame was compared with the scene before it. Without this flag a missing
+/// [`FLAG_MOTION`] says nothing.
+pub const FLAG_MOTION_MEASURED: u32 = 1 << 3;
 
 /// User header of a camera's `[u8]` frame service.
 ///

@@ -18,7 +18,7 @@ pub enum Counter {
     Captured = 0,
     /// Frames sent.
     Published = 1,
-    /// Frames written by GStreamer straight into shared memory.
+    /// Frames whose conversion to NV12 was written straight into shared memory.
     ZeroCopy = 2,
     /// Frames copied into shared memory.
     Copied = 3,

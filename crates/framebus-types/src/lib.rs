@@ -25,7 +25,10 @@ pub mod text;
 pub use code::{
     ChromaSite, ColourMatrix, ColourRange, Fourcc, Outcome, Reason, Role, State, UnknownCode,
 };
-pub use frame::{FLAG_DISCONTINUITY, FLAG_MOTION, FLAG_PICTURE_FAULT, FrameHeader, MAX_PLANES};
+pub use frame::{
+    FLAG_DISCONTINUITY, FLAG_MOTION, FLAG_MOTION_MEASURED, FLAG_PICTURE_FAULT, FrameHeader,
+    MAX_PLANES,
+};
 pub use health::{COUNTERS, Counter, Health, Histogram, STAGES, Stage};
 pub use result::{Detection, ResultHeader, StageTimes};
 

@@ -75,6 +75,20 @@ pub enum Planes<'a> {
     },
 }
 
+/// A rectangle of a picture, in pixels. Offsets are even, so that a chroma sample
+/// of 4:2:0 lies inside or outside as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Columns left of it.
+    pub x: usize,
+    /// Rows above it.
+    pub y: usize,
+    /// Width.
+    pub width: usize,
+    /// Height.
+    pub height: usize,
+}
+
 /// A picture whose planes are known to be large enough for its size.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameView<'a> {
@@ -84,8 +98,9 @@ pub struct FrameView<'a> {
     colour: Colour,
 }
 
-/// Why plane slices do not make a picture.
+/// Why plane slices, or a part of them, do not make a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FrameError {
     /// Width or height is zero.
     Empty,
@@ -107,6 +122,15 @@ pub enum FrameError {
         /// Bytes the slice has.
         have: usize,
     },
+    /// A region is empty, reaches outside the picture or has odd offsets.
+    Region {
+        /// The region asked for.
+        region: Region,
+        /// Width of the picture.
+        width: usize,
+        /// Height of the picture.
+        height: usize,
+    },
 }
 
 impl fmt::Display for FrameError {
@@ -119,6 +143,11 @@ impl fmt::Display for FrameError {
             Self::Short { plane, need, have } => {
                 write!(f, "{plane} plane: needs {need} bytes, has {have}")
             }
+            Self::Region { region: Region { x, y, width: w, height: h }, width, height } => write!(
+                f,
+                "region of {w}x{h} pixels at {x},{y} in a picture of {width}x{height}: it must \
+                 have pixels, lie inside and start at even offsets"
+            ),
         }
     }
 }
@@ -147,6 +176,35 @@ impl<'a> FrameView<'a> {
             Planes::Rgb24 { data, stride } => check("RGB", data.len(), stride, 3 * width, height)?,
         }
         Ok(Self { width, height, planes, colour })
+    }
+
+    /// The part of the picture inside `region`; the same bytes, none copied.
+    ///
+    /// # Errors
+    /// [`FrameError::Region`] when the region is empty, reaches outside the picture
+    /// or has odd offsets.
+    pub fn crop(&self, region: Region) -> Result<Self, FrameError> {
+        let Region { x, y: top, width, height } = region;
+        let fits = |from: usize, len: usize, of: usize| {
+            len > 0 && from.is_multiple_of(2) && from.checked_add(len).is_some_and(|end| end <= of)
+        };
+        if !fits(x, width, self.width) || !fits(top, height, self.height) {
+            let (width, height) = (self.width, self.height);
+            return Err(FrameError::Region { region, width, height });
+        }
+        let planes = match self.planes {
+            Planes::Nv12 { y, y_stride, uv, uv_stride } => Planes::Nv12 {
+                y: &y[top * y_stride + x..],
+                y_stride,
+                // A pair of bytes for every two columns.
+                uv: &uv[top / 2 * uv_stride + x..],
+                uv_stride,
+            },
+            Planes::Rgb24 { data, stride } => {
+                Planes::Rgb24 { data: &data[top * stride + 3 * x..], stride }
+            }
+        };
+        Ok(Self { width, height, planes, colour: self.colour })
     }
 
     /// Width in pixels.

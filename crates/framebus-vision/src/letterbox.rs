@@ -8,6 +8,7 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Letterbox {
     src: [usize; 2],
+    origin: [usize; 2],
     dst: [usize; 2],
     resized: [usize; 2],
     offset: [usize; 2],
@@ -35,16 +36,23 @@ impl Letterbox {
             let half = (dst[axis] - resized[axis]) as f64 / 2.0;
             (half - 0.1).round().max(0.0) as usize
         });
-        Self { src, dst, resized, offset, scale }
+        Self { src, origin: [0, 0], dst, resized, offset, scale }
     }
 
-    /// Width of the picture in source pixels.
+    /// The same letterbox of a region whose left upper corner lies at `x`, `y` of a
+    /// larger picture: boxes are mapped from and to the pixels of that picture.
+    #[must_use]
+    pub fn with_origin(self, x: usize, y: usize) -> Self {
+        Self { origin: [x, y], ..self }
+    }
+
+    /// Width of the picture, or of its region, in source pixels.
     #[must_use]
     pub fn src_width(&self) -> usize {
         self.src[0]
     }
 
-    /// Height of the picture in source pixels.
+    /// Height of the picture, or of its region, in source pixels.
     #[must_use]
     pub fn src_height(&self) -> usize {
         self.src[1]
@@ -93,7 +101,7 @@ impl Letterbox {
     }
 
     /// Maps a box `[x1, y1, x2, y2]` of network pixels to source pixels and clips
-    /// it to the picture.
+    /// it to the picture or the region.
     ///
     /// Uses the resized size of each axis rather than [`Self::scale`]: this is
     /// the exact inverse of the resampling, rounding included. NaN stays NaN.
@@ -102,7 +110,7 @@ impl Letterbox {
         let map = |value: f32, axis: usize| {
             let step = self.src[axis] as f64 / self.resized[axis] as f64;
             let source = (f64::from(value) - self.offset[axis] as f64) * step;
-            source.clamp(0.0, self.src[axis] as f64) as f32
+            (source.clamp(0.0, self.src[axis] as f64) + self.origin[axis] as f64) as f32
         };
         [map(bbox[0], 0), map(bbox[1], 1), map(bbox[2], 0), map(bbox[3], 1)]
     }
@@ -113,7 +121,8 @@ impl Letterbox {
     pub fn to_network(&self, bbox: [f32; 4]) -> [f32; 4] {
         let map = |value: f32, axis: usize| {
             let step = self.resized[axis] as f64 / self.src[axis] as f64;
-            (f64::from(value) * step + self.offset[axis] as f64) as f32
+            let inside = f64::from(value) - self.origin[axis] as f64;
+            (inside * step + self.offset[axis] as f64) as f32
         };
         [map(bbox[0], 0), map(bbox[1], 1), map(bbox[2], 0), map(bbox[3], 1)]
     }
@@ -155,5 +164,13 @@ mod tests {
         assert_eq!(l.to_source([100.0, 240.0, 200.0, 340.0]), [300.0, 300.0, 600.0, 600.0]);
         assert_eq!(l.to_source([-50.0, 0.0, 700.0, 640.0]), [0.0, 0.0, 1920.0, 1080.0]);
         assert_eq!(l.to_source([f32::MAX, f32::MIN, 0.0, 140.0]), [1920.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn boxes_of_a_region_are_those_of_the_whole_picture() {
+        let l = Letterbox::new(960, 540, 640, 640).with_origin(400, 200);
+        assert_eq!(l.to_source([0.0, 140.0, 640.0, 500.0]), [400.0, 200.0, 1360.0, 740.0]);
+        assert_eq!(l.to_source([-9.0, 0.0, 999.0, 640.0]), [400.0, 200.0, 1360.0, 740.0]);
+        assert_eq!(l.to_network([700.0, 350.0, 1360.0, 740.0]), [200.0, 240.0, 640.0, 500.0]);
     }
 }

@@ -31,16 +31,24 @@
 //! ```
 
 pub mod detection;
+mod dfl;
 pub mod frame;
+pub mod heads;
 pub mod letterbox;
+#[cfg(test)]
+mod levels;
+pub mod motion;
 pub mod nms;
 pub mod postprocess;
 pub mod resample;
+mod scan;
 pub mod yolo;
 
 pub use detection::Detection;
-pub use frame::{ChromaSite, Colour, FrameError, FrameView, Matrix, Planes, Range};
+pub use frame::{ChromaSite, Colour, FrameError, FrameView, Matrix, Planes, Range, Region};
+pub use heads::{HeadOutput, HeadScale};
 pub use letterbox::Letterbox;
+pub use motion::{Motion, MotionSettings};
 pub use nms::{Nms, NmsCounts, iou};
 pub use postprocess::{Counts, Postprocess, Thresholds};
 pub use resample::{ResampleError, Resampler};

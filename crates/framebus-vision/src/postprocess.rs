@@ -1,9 +1,10 @@
 //! From a network's output to detections in source pixels, in one call.
 
 use crate::detection::Detection;
+use crate::heads::{HeadDecoder, HeadOutput};
 use crate::letterbox::Letterbox;
-use crate::nms::Nms;
-use crate::yolo::{Candidate, DecodeError, Decoder, DenseOutput, Layout};
+use crate::nms::{Nms, NmsCounts};
+use crate::yolo::{Candidate, DecodeCounts, DecodeError, Decoder, DenseOutput, Layout};
 
 /// Which boxes to keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,6 +42,7 @@ pub struct Counts {
 #[derive(Debug, Clone, Default)]
 pub struct Postprocess {
     decoder: Decoder,
+    heads: HeadDecoder,
     candidates: Vec<Candidate>,
     nms: Nms,
 }
@@ -60,41 +62,85 @@ impl Postprocess {
         out: &mut Vec<Detection>,
     ) -> Result<Counts, DecodeError> {
         out.clear();
-        for (name, value) in [("confidence", thresholds.confidence), ("iou", thresholds.iou)] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(DecodeError::Threshold { name, value });
-            }
-        }
+        thresholds.check()?;
         let decoded = self.decoder.run(
             output,
             thresholds.confidence,
             thresholds.classes,
             &mut self.candidates,
         );
-        let (kept, nms) = match output.layout() {
+        let kept = match output.layout() {
             Layout::EndToEnd => self.nms.strongest(&self.candidates, thresholds.max_detections),
             Layout::ChannelsFirst | Layout::AnchorsFirst => {
                 self.nms.run(&self.candidates, thresholds.iou, thresholds.max_detections)
             }
         };
-        let mut invalid = decoded.invalid;
-        for &index in kept {
-            let Candidate { bbox, score, class } = self.candidates[index as usize];
-            let bbox = letterbox.to_source(bbox);
-            // Only grey padding lies under a box that clipping made empty.
-            if bbox[2] > bbox[0] && bbox[3] > bbox[1] {
-                out.push(Detection { bbox, score, class });
-            } else {
-                invalid += 1;
+        Ok(finish(&self.candidates, decoded, kept, letterbox, out))
+    }
+
+    /// As [`Self::run`] for a network whose head was cut before its tail: the same
+    /// detections as the whole network's dense output gives.
+    ///
+    /// A head that was trained to answer once per object (YOLOv10's one-to-one head)
+    /// wants an `iou` of 1, which suppresses nothing.
+    ///
+    /// [`Counts::non_finite`] counts what was read: all class logits, and the box
+    /// values of cells over the confidence threshold.
+    ///
+    /// # Errors
+    /// [`DecodeError::Threshold`]; `out` is then empty.
+    pub fn run_heads(
+        &mut self,
+        output: HeadOutput<'_>,
+        thresholds: &Thresholds<'_>,
+        letterbox: &Letterbox,
+        out: &mut Vec<Detection>,
+    ) -> Result<Counts, DecodeError> {
+        out.clear();
+        thresholds.check()?;
+        let decoded =
+            self.heads.run(output, thresholds.confidence, thresholds.classes, &mut self.candidates);
+        let kept = self.nms.run(&self.candidates, thresholds.iou, thresholds.max_detections);
+        Ok(finish(&self.candidates, decoded, kept, letterbox, out))
+    }
+}
+
+impl Thresholds<'_> {
+    fn check(&self) -> Result<(), DecodeError> {
+        for (name, value) in [("confidence", self.confidence), ("iou", self.iou)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(DecodeError::Threshold { name, value });
             }
         }
-        Ok(Counts {
-            candidates: self.candidates.len() as u32,
-            truncated: nms.truncated,
-            non_finite: decoded.non_finite,
-            invalid,
-            over_cap: nms.over_cap,
-        })
+        Ok(())
+    }
+}
+
+/// Maps the kept candidates to the source.
+fn finish(
+    candidates: &[Candidate],
+    decoded: DecodeCounts,
+    (kept, nms): (&[u32], NmsCounts),
+    letterbox: &Letterbox,
+    out: &mut Vec<Detection>,
+) -> Counts {
+    let mut invalid = decoded.invalid;
+    for &index in kept {
+        let Candidate { bbox, score, class } = candidates[index as usize];
+        let bbox = letterbox.to_source(bbox);
+        // Only grey padding lies under a box that clipping made empty.
+        if bbox[2] > bbox[0] && bbox[3] > bbox[1] {
+            out.push(Detection { bbox, score, class });
+        } else {
+            invalid += 1;
+        }
+    }
+    Counts {
+        candidates: candidates.len() as u32,
+        truncated: nms.truncated,
+        non_finite: decoded.non_finite,
+        invalid,
+        over_cap: nms.over_cap,
     }
 }
 

@@ -5,11 +5,9 @@
 //! row per class, for every anchor, in either order; and end-to-end outputs whose
 //! graph has chosen the boxes itself.
 
+use crate::scan::{BLOCK, Running};
+use pulp::{Arch, Simd, WithSimd};
 use std::fmt;
-
-/// Anchors whose running maxima are kept together: 3 x 2 KiB stays in the L1
-/// cache while all class rows pass over it.
-const BLOCK: usize = 512;
 
 /// Order of the values in a network's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +47,25 @@ pub enum DecodeError {
         /// Values there are.
         have: usize,
     },
+    /// A cut head without any scale.
+    NoScales,
+    /// A cut head needs one bin for each side's distance at least.
+    NoBins,
+    /// The values of one scale of a cut head do not fill its shape.
+    ScaleLength {
+        /// Which scale, from 0.
+        scale: usize,
+        /// `"box"` or `"class"`.
+        what: &'static str,
+        /// Channels of the shape: 4 · bins, or the classes.
+        channels: usize,
+        /// Width of the shape in cells.
+        width: usize,
+        /// Height of the shape in cells.
+        height: usize,
+        /// Values there are.
+        have: usize,
+    },
     /// A threshold is not a number, or outside 0..=1.
     Threshold {
         /// Which one.
@@ -68,6 +85,18 @@ impl fmt::Display for DecodeError {
                 f,
                 "network output has {have} values, which do not fill a {layout:?} output of \
                  {anchors} anchors and {classes} classes: check the model's output shape"
+            ),
+            Self::NoScales => f.write_str(
+                "cut head has no scales: it needs one pair of box and class outputs at least",
+            ),
+            Self::NoBins => f.write_str(
+                "cut head has box outputs without channels: they need 4 times as many as a \
+                 distance has bins",
+            ),
+            Self::ScaleLength { scale, what, channels, width, height, have } => write!(
+                f,
+                "{what} output of scale {scale} has {have} values, which do not fill \
+                 {channels}x{height}x{width}: check the model's output shapes"
             ),
             Self::Threshold { name, value } => {
                 write!(f, "threshold `{name}` is {value}, it must lie between 0 and 1")
@@ -134,16 +163,9 @@ pub struct DecodeCounts {
 }
 
 /// Decodes outputs; keeps the scratch memory from frame to frame.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Decoder {
-    best: Box<[f32; BLOCK]>,
-    sum: Box<[f32; BLOCK]>,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { best: Box::new([0.0; BLOCK]), sum: Box::new([0.0; BLOCK]) }
-    }
+    running: Box<Running>,
 }
 
 impl Decoder {
@@ -160,53 +182,49 @@ impl Decoder {
         out.clear();
         let mut sieve = Sieve { confidence, classes, out, counts: DecodeCounts::default() };
         match output.layout {
-            Layout::ChannelsFirst => self.channels_first(output, &mut sieve),
+            Layout::ChannelsFirst => {
+                let running = &mut self.running;
+                Arch::new().dispatch(ChannelsFirst { running, output, sieve: &mut sieve });
+            }
             Layout::AnchorsFirst => anchors_first(output, &mut sieve),
             Layout::EndToEnd => end_to_end(output, &mut sieve),
         }
         sieve.counts
     }
+}
 
-    fn channels_first(&mut self, output: DenseOutput<'_>, sieve: &mut Sieve<'_>) {
-        let DenseOutput { data, anchors, .. } = output;
+/// Decode of such an output, compiled once per level of vector instructions.
+struct ChannelsFirst<'a, 'b> {
+    running: &'a mut Running,
+    output: DenseOutput<'a>,
+    sieve: &'a mut Sieve<'b>,
+}
+
+impl WithSimd for ChannelsFirst<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let Self { running, output: DenseOutput { data, anchors, .. }, sieve } = self;
+        // Over the threshold, not on it.
+        let limit = sieve.confidence.next_up();
         let mut start = 0;
         while start < anchors {
             let len = BLOCK.min(anchors - start);
-            let (best, sum) = (&mut self.best[..len], &mut self.sum[..len]);
-            best.fill(f32::NEG_INFINITY);
-            sum.fill(0.0);
-            for (channel, row) in data.chunks_exact(anchors).enumerate() {
-                let row = &row[start..start + len];
-                if channel < 4 {
-                    accumulate(sum, row);
-                } else {
-                    accumulate_best(best, sum, row);
-                }
+            running.clear();
+            let (boxes, scores) = data.split_at(4 * anchors);
+            let block = start..start + len;
+            for row in boxes.chunks_exact(anchors) {
+                running.add(&row[block.clone()]);
             }
-            for (i, (&best, &sum)) in best.iter().zip(sum.iter()).enumerate() {
-                // A sum of finite values may overflow: the slow path then finds
-                // nothing wrong and treats the anchor as any other.
-                if best > sieve.confidence || !sum.is_finite() {
-                    sieve.anchor(data[start + i..].iter().step_by(anchors).copied());
-                }
-            }
+            running.add_rows(scores.chunks_exact(anchors).map(|row| &row[block.clone()]));
+            // The slow path finds nothing wrong where only the sum overflowed, and
+            // treats the anchor as any other.
+            running.hits(len, limit, |i, _, _| {
+                sieve.anchor(data[start + i..].iter().step_by(anchors).copied());
+            });
             start += len;
         }
-    }
-}
-
-/// Adds `row`, so that NaN and infinities stay visible without a test per value.
-fn accumulate(sum: &mut [f32], row: &[f32]) {
-    for (s, &v) in sum.iter_mut().zip(row) {
-        *s += v;
-    }
-}
-
-/// [`accumulate`], and the maximum of what is a number.
-fn accumulate_best(best: &mut [f32], sum: &mut [f32], row: &[f32]) {
-    for ((b, s), &v) in best.iter_mut().zip(sum).zip(row) {
-        *s += v;
-        *b = if v > *b { v } else { *b };
     }
 }
 
@@ -248,11 +266,11 @@ fn end_to_end(output: DenseOutput<'_>, sieve: &mut Sieve<'_>) {
 }
 
 /// The rules that every layout shares.
-struct Sieve<'a> {
-    confidence: f32,
-    classes: Option<&'a [u32]>,
-    out: &'a mut Vec<Candidate>,
-    counts: DecodeCounts,
+pub(crate) struct Sieve<'a> {
+    pub(crate) confidence: f32,
+    pub(crate) classes: Option<&'a [u32]>,
+    pub(crate) out: &'a mut Vec<Candidate>,
+    pub(crate) counts: DecodeCounts,
 }
 
 impl Sieve<'_> {
@@ -278,8 +296,13 @@ impl Sieve<'_> {
         }
     }
 
-    fn push(&mut self, bbox: [f32; 4], score: f32, class: u32) {
-        if self.classes.is_some_and(|keep| !keep.contains(&class)) {
+    pub(crate) fn wants(&self, class: u32) -> bool {
+        self.classes.is_none_or(|keep| keep.contains(&class))
+    }
+
+    /// Takes a box over the threshold whose values are finite.
+    pub(crate) fn push(&mut self, bbox: [f32; 4], score: f32, class: u32) {
+        if !self.wants(class) {
             return;
         }
         // False for what overflowed to infinity on both sides, too.

@@ -4,7 +4,7 @@ use framebus_service::{Failure, Kind, SUPERVISED_ENV, Shutdown, clock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -51,7 +51,7 @@ pub(crate) struct Child {
     process: std::process::Child,
     /// The child stops when this closes: so it does when this process is killed,
     /// which runs no destructor.
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     tail: Arc<Mutex<VecDeque<String>>>,
     reader: Option<JoinHandle<()>>,
     started_ns: u64,
@@ -96,11 +96,18 @@ impl Child {
             }
             None => None,
         };
-        Ok(Self { process, _stdin: stdin, tail, reader, started_ns: clock::monotonic_ns() })
+        Ok(Self { process, stdin, tail, reader, started_ns: clock::monotonic_ns() })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Writes a line to its standard input; one that has ended does not hear it.
+    pub(crate) fn say(&mut self, line: &str) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = writeln!(stdin, "{line}").and_then(|()| stdin.flush());
+        }
     }
 
     /// How long it has been running.

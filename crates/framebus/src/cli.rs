@@ -19,6 +19,7 @@ Start here:
   framebus check --config framebus.toml      is this configuration right, does it fit?
   framebus up --config framebus.toml         run it
   framebus top                               watch it from another terminal
+  framebus trace -o trace.json               where do the milliseconds go?
 
 Exit codes: 0 done or asked to stop, 64 wrong arguments, 69 something needed is
 unavailable, 70 a bug, 78 the configuration or a file that it names is wrong.
@@ -39,7 +40,9 @@ pub(crate) enum Command {
     Tap(crate::cmd::tap::Args),
     Status(crate::cmd::status::Args),
     Top(crate::cmd::top::Args),
+    Trace(crate::cmd::trace::Args),
     Models(crate::cmd::models::Args),
+    Bench(Box<crate::cmd::bench::Args>),
     Completions(crate::cmd::completions::Args),
     Man(crate::cmd::completions::ManArgs),
 }

@@ -28,7 +28,8 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn failure(error: io::Error) -> Failure {
+/// The failure that a write to standard output is.
+pub(crate) fn failure(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::new(Kind::Unavailable, ReaderGone);
     }

@@ -1,9 +1,10 @@
 //! What `up`, `status` and `top` say of cameras and processes.
 
+use crate::latency::{self, Latency};
 use crate::stats::{CAPTURE_DROPS, Collector, INFER_DROPS, Track};
 use crate::supervisor::child_name;
-use crate::table::{causes, figure, pair, size, table};
-use framebus_types::{Counter, Detection, Role, Stage, State};
+use crate::table::{Column, NONE, causes, figure, fits, fitted, pair, size};
+use framebus_types::{Counter, Detection, Role, Stage, State, text};
 use std::fmt::Write;
 
 /// A camera as all processes together see it.
@@ -59,10 +60,20 @@ impl<'a> Camera<'a> {
         self.infer.and_then(|track| track.rate(Counter::Ok))
     }
 
-    /// Age of results when they are published, ms: median and 99th percentile.
-    pub(crate) fn age_ms(&self) -> (Option<f64>, Option<f64>) {
-        let age = |quantile| self.infer.and_then(|t| t.quantile_ms(Stage::Total, quantile));
-        (age(0.5), age(0.99))
+    /// Durations of a stage over the last seconds, the total being the age of
+    /// results when they are published. The inference process counts those of
+    /// answered frames, capture its own stage of every frame.
+    pub(crate) fn latency(&self, stage: Stage) -> Latency {
+        let of = |track: &Track| track.latency(stage);
+        let inferred = self.infer.map(of).filter(|latency| latency.max_ms().is_some());
+        inferred.or_else(|| self.capture.map(of)).unwrap_or_default()
+    }
+
+    /// As [`latency`](Self::latency), since the start of the instance.
+    fn total_latency(&self, stage: Stage) -> Latency {
+        let of = |track: &Track| track.total_latency(stage);
+        let inferred = self.infer.map(of).filter(|latency| latency.max_ms().is_some());
+        inferred.or_else(|| self.capture.map(of)).unwrap_or_default()
     }
 
     fn state_text(&self) -> String {
@@ -70,21 +81,21 @@ impl<'a> Camera<'a> {
     }
 
     fn row(&self) -> Vec<String> {
-        let (p50, p99) = self.age_ms();
+        let age = self.latency(Stage::Total);
         vec![
             self.name.clone(),
             self.state.to_string(),
             self.size(),
             figure(self.fps_in()),
             figure(self.fps_out()),
-            pair(p50, p99),
+            pair(age.quantile_ms(0.5), age.quantile_ms(0.99)),
             causes(&self.drops()),
         ]
     }
 
     /// One line for a log.
     pub(crate) fn line(&self) -> String {
-        let (p50, p99) = self.age_ms();
+        let age = self.latency(Stage::Total);
         format!(
             "{}: {}, {}, {} fps in, {} fps out, age p50/p99 {} ms, drops: {}",
             self.name,
@@ -92,7 +103,7 @@ impl<'a> Camera<'a> {
             self.size(),
             figure(self.fps_in()),
             figure(self.fps_out()),
-            pair(p50, p99),
+            pair(age.quantile_ms(0.5), age.quantile_ms(0.99)),
             causes(&self.drops())
         )
     }
@@ -107,37 +118,90 @@ pub(crate) fn state_text(state: State, reason: &str) -> String {
 }
 
 /// Cameras, one row each, and below them the reasons of their states; `stages`
-/// adds the median of each stage.
+/// adds the median of each stage where there is room for all of them.
 pub(crate) fn cameras(
     collector: &Collector,
     names: &[String],
     now_ns: u64,
     stages: bool,
+    width: usize,
 ) -> String {
-    /// Stages stand in front of the drops; the total is the age already.
-    const AT: usize = 6;
-    let stages = if stages { &Stage::ALL[..Stage::Total as usize] } else { &[] };
-    let mut header =
-        vec!["camera", "state", "size", ">fps in", ">fps out", ">age p50/p99 ms", "drops"];
-    header.splice(AT..AT, stages.iter().map(|stage| stage.as_str()));
     let mut reasons = String::new();
-    let rows = names.iter().map(|name| {
+    let cameras = names.iter().map(|name| {
         let camera = Camera::new(collector, name, now_ns);
         if let Some(reason) = camera.reason.lines().next() {
             let _ = write!(reasons, "\n{name}: {reason}");
         }
-        let mut row = camera.row();
-        let median =
-            |stage: &Stage| figure(camera.infer.and_then(|track| track.quantile_ms(*stage, 0.5)));
-        row.splice(AT..AT, stages.iter().map(median));
-        row
+        camera
     });
-    let table = table(&header, rows.collect());
+    let cameras: Vec<Camera<'_>> = cameras.collect();
+    let titles = Stage::ALL.map(|stage| format!(">{}", stage.as_str()));
+    let laid = |stages: &[Stage]| {
+        let mut columns = vec![
+            Column::new("camera", 0),
+            Column::new("state", 0),
+            Column::new("size", 5),
+            Column::new(">fps in", 3),
+            Column::new(">fps out", 2),
+            Column::new(">age p50/p99 ms", 1),
+            Column::new("drops", 4).least(12),
+        ];
+        let at = columns.len() - 1;
+        let title = |stage: &Stage| Column::new(&titles[*stage as usize], 0);
+        columns.splice(at..at, stages.iter().map(title));
+        let row = |camera: &Camera<'_>| {
+            let mut row = camera.row();
+            let median = |stage: &Stage| figure(camera.latency(*stage).quantile_ms(0.5));
+            row.splice(at..at, stages.iter().map(median));
+            row
+        };
+        (columns, cameras.iter().map(row).collect::<Vec<_>>())
+    };
+    // The total is the age already.
+    let (wide, all) = laid(&Stage::ALL[..Stage::Total as usize]);
+    let table = if stages && fits(&wide, &all, width) {
+        fitted(&wide, all, width)
+    } else {
+        let (columns, rows) = laid(&[]);
+        fitted(&columns, rows, width)
+    };
     table + &reasons
 }
 
+/// Where the milliseconds of the last seconds went: a block for all cameras
+/// together, or one for each.
+pub(crate) fn stages(collector: &Collector, names: &[String], each: bool, width: usize) -> String {
+    let cameras: Vec<Camera<'_>> =
+        names.iter().map(|name| Camera::new(collector, name, 0)).collect();
+    if each || cameras.len() == 1 {
+        let block = |camera: &Camera<'_>| {
+            latency::block(&camera.name, |stage| camera.latency(stage), width)
+        };
+        return cameras.iter().map(block).collect::<Vec<_>>().join("\n\n");
+    }
+    let all = |stage| {
+        let mut sum = Latency::default();
+        cameras.iter().for_each(|camera| sum.merge(&camera.latency(stage)));
+        sum
+    };
+    latency::block("all", all, width)
+}
+
+/// `engine: yolov8n on …`: model, device, mode, contexts, precision and shapes as
+/// the inference process describes them; why not, when it is not well.
+pub(crate) fn engine(collector: &Collector, now_ns: u64) -> Option<String> {
+    let track = collector.track(Role::Infer, "infer")?;
+    let (state, reason) = track.state(now_ns);
+    let detail = crate::out::plain(text::unpack(&track.latest().detail));
+    Some(match (state, detail.as_str()) {
+        (State::Live, detail) if !detail.is_empty() => format!("engine: {detail}"),
+        (_, "") => format!("engine: {}", state_text(state, &reason)),
+        (_, detail) => format!("engine: {}; {detail}", state_text(state, &reason)),
+    })
+}
+
 /// The account at the end: what came, what became of it, how long it took.
-pub(crate) fn account(collector: &Collector, names: &[String]) -> String {
+pub(crate) fn account(collector: &Collector, names: &[String], width: usize) -> String {
     let cameras: Vec<Camera<'_>> =
         names.iter().map(|name| Camera::new(collector, name, 0)).collect();
     let total = |track: Option<&Track>, counter| track.map_or(0, |track| track.total(counter));
@@ -161,7 +225,7 @@ pub(crate) fn account(collector: &Collector, names: &[String]) -> String {
             total(infer, Counter::Detections).to_string(),
             rate(capture, Counter::Published),
             rate(infer, Counter::Ok),
-            if published == 0 { crate::table::NONE.to_owned() } else { format!("{share:.0} %") },
+            if published == 0 { NONE.to_owned() } else { format!("{share:.0} %") },
             causes(&{
                 let mut drops = camera.drops();
                 // Sent while the inference process loaded its model, was being
@@ -173,39 +237,59 @@ pub(crate) fn account(collector: &Collector, names: &[String]) -> String {
             }),
         ]
     });
-    let mut text = table(
-        &[
-            "camera",
-            "size",
-            ">frames",
-            ">ok",
-            ">dropped",
-            ">failed",
-            ">detections",
-            ">fps in",
-            ">fps out",
-            ">zero-copy",
-            "drops by cause",
-        ],
-        counts.collect(),
-    );
-    let mut header = vec!["latency p50/p99 ms".to_owned()];
-    header.extend(Stage::ALL.iter().map(|stage| format!(">{}", stage.as_str())));
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    let stages = cameras.iter().map(|camera| {
-        let quantile = |stage: &Stage| {
-            let of = |q| {
-                let infer = camera.infer.and_then(|track| track.total_quantile_ms(*stage, q));
-                infer.or_else(|| camera.capture.and_then(|t| t.total_quantile_ms(*stage, q)))
-            };
-            pair(of(0.5), of(0.99))
-        };
+    let columns = [
+        Column::new("camera", 0),
+        Column::new("size", 7),
+        Column::new(">frames", 0),
+        Column::new(">ok", 0),
+        Column::new(">dropped", 2),
+        Column::new(">failed", 2),
+        Column::new(">detections", 4),
+        Column::new(">fps in", 5),
+        Column::new(">fps out", 3),
+        Column::new(">zero-copy", 6),
+        Column::new("drops by cause", 0),
+    ];
+    let mut rows: Vec<Vec<String>> = counts.collect();
+    let mut text = if fits(&columns, &rows, width) {
+        fitted(&columns, rows, width)
+    } else {
+        // Causes are for reading in full: below the table.
+        let causes: Vec<String> = rows.iter_mut().filter_map(Vec::pop).collect();
+        let mut text = fitted(&columns[..columns.len() - 1], rows, width);
+        for (camera, causes) in cameras.iter().zip(causes).filter(|(_, causes)| causes != NONE) {
+            let _ = write!(text, "\n{}: {causes}", camera.name);
+        }
+        text
+    };
+    text.push_str("\n\n");
+    text.push_str(&latencies(&cameras, width));
+    text
+}
+
+/// Stages of all frames: a row for each camera where there is room, a block
+/// otherwise.
+fn latencies(cameras: &[Camera<'_>], width: usize) -> String {
+    let titles = Stage::ALL.map(|stage| format!(">{}", stage.as_str()));
+    let mut columns = vec![Column::new("latency p50/p99 ms", 0)];
+    columns.extend(titles.iter().map(|title| Column::new(title, 0)));
+    let rows = cameras.iter().map(|camera| {
         let mut row = vec![camera.name.clone()];
-        row.extend(Stage::ALL.iter().map(quantile));
+        row.extend(Stage::ALL.map(|stage| {
+            let latency = camera.total_latency(stage);
+            pair(latency.quantile_ms(0.5), latency.quantile_ms(0.99))
+        }));
         row
     });
-    let _ = write!(text, "\n\n{}", table(&header, stages.collect()));
-    text
+    let rows: Vec<Vec<String>> = rows.collect();
+    if fits(&columns, &rows, width) {
+        return fitted(&columns, rows, width);
+    }
+    let block = |camera: &Camera<'_>| {
+        latency::block(&camera.name, |stage| camera.total_latency(stage), width)
+    };
+    let blocks: Vec<String> = cameras.iter().map(block).collect();
+    format!("latency, ms:\n{}", blocks.join("\n"))
 }
 
 /// `4 person, 1 bus`; strongest class count first.
@@ -239,7 +323,7 @@ pub(crate) fn boxes(detections: &[Detection]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use framebus_types::{Health, text};
+    use framebus_types::Health;
 
     fn health(
         role: Role,
@@ -272,7 +356,7 @@ mod tests {
         let inferred =
             [(Counter::Taken, 7), (Counter::Ok, 6), (Counter::Stale, 1), (Counter::Missed, 3)];
         collector.add(&health(Role::InferCamera, "front", State::Live, "", &inferred));
-        let text = account(&collector, &["front".to_owned()]);
+        let text = account(&collector, &["front".to_owned()], usize::MAX);
         let row: Vec<&str> =
             text.lines().nth(1).expect("a row").split("  ").filter(|w| !w.is_empty()).collect();
         let row: Vec<&str> = row.iter().map(|cell| cell.trim()).collect();
@@ -292,6 +376,35 @@ mod tests {
                 "rate 2, missed 3, stale 1, no reader 2"
             ]
         );
+    }
+
+    #[test]
+    fn the_account_fits_a_narrow_terminal_and_keeps_its_causes() {
+        let mut collector = Collector::default();
+        let captured =
+            [(Counter::Published, 1_000_000), (Counter::Undecoded, 70), (Counter::LostRate, 2)];
+        collector.add(&health(Role::Capture, "front", State::Ended, "", &captured));
+        let inferred = [(Counter::Ok, 6), (Counter::Stale, 1), (Counter::Skipped, 30)];
+        collector.add(&health(Role::InferCamera, "front", State::Live, "", &inferred));
+        let text = account(&collector, &["front".to_owned()], 80);
+        assert!(text.lines().all(|line| line.trim_end().chars().count() <= 80), "{text}");
+        let causes = "front: undecoded 70, rate 2, stale 1, skipped 30, no reader 1000000";
+        assert!(text.lines().any(|line| line == causes), "{text}");
+        assert!(text.contains("p99") && text.contains("preprocess"), "{text}");
+    }
+
+    #[test]
+    fn the_engine_says_what_it_is_or_why_it_is_not() {
+        let mut collector = Collector::default();
+        assert_eq!(engine(&collector, 1), None);
+        collector.add(&health(Role::Infer, "infer", State::Starting, "loading the model", &[]));
+        let said = engine(&collector, 1).expect("known");
+        assert_eq!(said, "engine: starting (loading the model)");
+        let mut live = health(Role::Infer, "infer", State::Live, "", &[]);
+        live.updated_ns = 2;
+        live.detail = text::pack("yolov8n, latency, 1 context");
+        collector.add(&live);
+        assert_eq!(engine(&collector, 2).expect("known"), "engine: yolov8n, latency, 1 context");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A table that is redrawn in place, with lines scrolling above it.
 
+use crate::table::cut;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a long-running command prints. Shared by threads; lines and table
@@ -33,6 +36,16 @@ impl Screen {
     /// Whether there is a table to redraw; otherwise only lines make sense.
     pub(crate) fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Characters in a line of the terminal that is printed on; no limit where it
+    /// is none, so that what reads a pipe sees everything.
+    pub(crate) fn columns(&self) -> usize {
+        let terminal = match self.to_stderr {
+            true => io::stderr().is_terminal().then(|| size(io::stderr())),
+            false => io::stdout().is_terminal().then(|| size(io::stdout())),
+        };
+        terminal.map_or(usize::MAX, |(columns, _)| columns)
     }
 
     /// Whether the reader of the output has gone.
@@ -108,20 +121,26 @@ impl Inner {
         if !live {
             return String::new();
         }
-        let (columns, rows) = size();
+        let (columns, rows) = size(io::stdout());
+        let room = rows.saturating_sub(1);
         let mut text = String::new();
-        for line in self.table.iter().take(rows.saturating_sub(1)) {
-            text.extend(line.chars().take(columns));
+        let over = self.table.len().saturating_sub(room);
+        let kept = if over > 0 { room.saturating_sub(1) } else { room };
+        for line in self.table.iter().take(kept) {
+            text.push_str(&cut(line, columns));
             text.push('\n');
-            self.drawn += 1;
+        }
+        self.drawn = self.table.len().min(room);
+        if over > 0 && room > 0 {
+            let _ = writeln!(text, "… {} more lines", self.table.len() - kept);
         }
         text
     }
 }
 
-/// Columns and rows of the terminal.
-fn size() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(io::stdout()) {
+/// Columns and rows of a terminal.
+fn size(terminal: impl AsFd) -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(terminal) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 1 => {
             (usize::from(size.ws_col), usize::from(size.ws_row))
         }

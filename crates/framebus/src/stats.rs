@@ -1,6 +1,6 @@
 //! Rates, quantiles and totals out of health records.
 
-use framebus_types::histogram::{BUCKETS, quantile_us};
+use crate::latency::Latency;
 use framebus_types::{COUNTERS, Counter, Health, Role, STAGES, Stage, State, text};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,8 +13,12 @@ const RATE_MIN_NS: u64 = 500_000_000;
 const SILENT_NS: u64 = 4_000_000_000;
 
 /// Counters that count lost frames, with the word for their cause.
-pub(crate) const CAPTURE_DROPS: [(Counter, &str); 3] =
-    [(Counter::LostRate, "rate"), (Counter::LostMemory, "memory"), (Counter::LostBad, "layout")];
+pub(crate) const CAPTURE_DROPS: [(Counter, &str); 4] = [
+    (Counter::Undecoded, "undecoded"),
+    (Counter::LostRate, "rate"),
+    (Counter::LostMemory, "memory"),
+    (Counter::LostBad, "layout"),
+];
 /// As [`CAPTURE_DROPS`], for the inference process.
 pub(crate) const INFER_DROPS: [(Counter, &str); 5] = [
     (Counter::Missed, "missed"),
@@ -84,12 +88,13 @@ pub(crate) struct Track {
 #[derive(Debug, Clone)]
 struct Totals {
     counters: [u64; COUNTERS],
-    stages: Box<[[u32; BUCKETS]; STAGES]>,
+    stages: Box<[Latency; STAGES]>,
 }
 
 impl Default for Totals {
     fn default() -> Self {
-        Self { counters: [0; COUNTERS], stages: Box::new([[0; BUCKETS]; STAGES]) }
+        let stages = Box::new(std::array::from_fn(|_| Latency::default()));
+        Self { counters: [0; COUNTERS], stages }
     }
 }
 
@@ -98,10 +103,8 @@ impl Totals {
         for (sum, count) in self.counters.iter_mut().zip(record.counters) {
             *sum = sum.wrapping_add(count);
         }
-        for (sums, stage) in self.stages.iter_mut().zip(&record.stages) {
-            for (sum, count) in sums.iter_mut().zip(stage.counts) {
-                *sum = sum.wrapping_add(count);
-            }
+        for (sum, stage) in self.stages.iter_mut().zip(&record.stages) {
+            sum.merge(&Latency::between(stage, None));
         }
     }
 }
@@ -165,12 +168,12 @@ impl Track {
         Some(count as f64 * 1e9 / span_ns as f64)
     }
 
-    /// Quantile of a stage over the last seconds, ms.
-    pub(crate) fn quantile_ms(&self, stage: Stage, quantile: f64) -> Option<f64> {
+    /// Durations of a stage over the last seconds; the longest one is that since
+    /// the process started.
+    pub(crate) fn latency(&self, stage: Stage) -> Latency {
         let older = self.window.front().filter(|_| self.window.len() > 1);
-        let older = older.map(|record| &record.stages[stage as usize].counts[..]);
-        let newer = &self.latest().stages[stage as usize].counts;
-        quantile_us(newer, older, quantile).map(|us| us / 1e3)
+        let older = older.map(|record| &record.stages[stage as usize]);
+        Latency::between(&self.latest().stages[stage as usize], older)
     }
 
     /// A counter over all processes of this name.
@@ -178,13 +181,11 @@ impl Track {
         self.past.counters[counter as usize].wrapping_add(self.latest().counter(counter))
     }
 
-    /// Quantile of a stage over all processes of this name, ms.
-    pub(crate) fn total_quantile_ms(&self, stage: Stage, quantile: f64) -> Option<f64> {
-        let mut counts = self.past.stages[stage as usize];
-        for (sum, count) in counts.iter_mut().zip(self.latest().stages[stage as usize].counts) {
-            *sum = sum.wrapping_add(count);
-        }
-        quantile_us(&counts, None, quantile).map(|us| us / 1e3)
+    /// Durations of a stage over all processes of this name.
+    pub(crate) fn total_latency(&self, stage: Stage) -> Latency {
+        let mut total = self.past.stages[stage as usize].clone();
+        total.merge(&Latency::between(&self.latest().stages[stage as usize], None));
+        total
     }
 
     /// Events per second between the first frame and the newest record.
@@ -253,7 +254,7 @@ mod tests {
         collector.add(&record(7, S, 10, 20));
         let track = collector.track(Role::Capture, "a").expect("added");
         assert_eq!(track.rate(Counter::Published), None);
-        let p50 = track.quantile_ms(Stage::Total, 0.5).expect("counted");
+        let p50 = track.latency(Stage::Total).quantile_ms(0.5).expect("counted");
         assert!((p50 / 20.0 - 1.0).abs() < 0.13, "{p50}");
     }
 
@@ -266,10 +267,11 @@ mod tests {
         let track = collector.track(Role::Capture, "a").expect("added");
         assert_eq!(track.total(Counter::Published), 121);
         assert_eq!(track.rate(Counter::Published), Some(20.0));
-        let p50 = track.total_quantile_ms(Stage::Total, 0.5).expect("counted");
-        let p99 = track.total_quantile_ms(Stage::Total, 0.99).expect("counted");
+        let total = track.total_latency(Stage::Total);
+        let p50 = total.quantile_ms(0.5).expect("counted");
+        let p99 = total.quantile_ms(0.99).expect("counted");
         assert!(p50 < 12.0 && p99 > 35.0, "{p50} {p99}");
-        let now_p50 = track.quantile_ms(Stage::Total, 0.5).expect("counted");
+        let now_p50 = track.latency(Stage::Total).quantile_ms(0.5).expect("counted");
         assert!(now_p50 > 35.0, "{now_p50}");
     }
 

@@ -3,7 +3,7 @@
 use super::{Default, Key, Kind, MS, S, key};
 use crate::model::{Delivery, Pace, RtspTransport};
 
-pub(super) static CAMERA: [Key; 17] = [
+pub(super) static CAMERA: [Key; 28] = [
     key("name", Kind::Name { max_bytes: 31 }, Default::Required("name = \"front\""))
         .doc("Unique name.", "It appears in results, logs and metrics.")
         .also(&["id", "label", "title"]),
@@ -103,8 +103,9 @@ pub(super) static CAMERA: [Key; 17] = [
         .also(&["max_reconnect_ms", "max_retry_ms"]),
     key("max_age_ms", Kind::Int { min: 0, max: 60_000, unit: MS }, Default::Int(1000))
         .doc(
-            "Frames older than this are dropped before inference and reported as dropped; 0 means \
-             no limit. Not applied with delivery = \"every-frame\".",
+            "Frames whose result would be older than this are dropped before inference and \
+             reported as dropped; 0 means no limit. Not applied with delivery = \
+             \"every-frame\".",
             "A late detection can be worse than none; under overload this decides what goes.",
         )
         .also(&["max_age", "age_ms", "max_latency_ms", "deadline_ms", "stale_ms"]),
@@ -114,4 +115,86 @@ pub(super) static CAMERA: [Key; 17] = [
             "Equal by default, so that a fast camera cannot starve a slow one.",
         )
         .also(&["priority", "share"]),
+    key("decoder_threads", Kind::Int { min: 0, max: 64, unit: "" }, Default::Int(0))
+        .doc(
+            "Threads of a software decoder; 0 means one for live sources and files in real time, \
+             and half as many as there are cores for files read fast.",
+            "More threads decode frames side by side, which delays each of them and costs an \
+             eighth more; on few cores they also fight inference. Live sources with more than \
+             one use slices, which delay nothing.",
+        )
+        .also(&["threads", "decode_threads", "max_threads"]),
+    key("cores", Kind::Cores, Default::EmptyList)
+        .doc(
+            "CPU numbers that the capture process of this camera may use; [] means all.",
+            "For machines on which cameras and inference get cores of their own.",
+        )
+        .also(&["cpus", "affinity", "pin"]),
+    key("nice", Kind::Int { min: 0, max: 19, unit: "" }, Default::Int(0))
+        .doc(
+            "How far the capture process gives way to others when cores are short (nice).",
+            "A frame that is not decoded in time tears the picture; one that waits for inference \
+             is only dropped.",
+        )
+        .also(&["niceness", "renice"]),
+    key("motion_gate", Kind::Bool, Default::Bool(false))
+        .doc(
+            "true: frames in which nothing moves get the result skipped(motion) and no inference.",
+            "Off, because a scene decides whether it pays; capture compares brightness in some \
+             8000 cells of the picture, which costs next to nothing.",
+        )
+        .also(&["motion", "motion_detection", "skip_idle"]),
+    key(
+        "motion_threshold",
+        Kind::Float { min: 0.0, max: 1.0, unit: "" },
+        Default::Float(0.0004),
+    )
+    .doc(
+        "Share of the picture that must change to count as motion, 0 to 1.",
+        "0.0004 is a square of 32 pixels in 1080p, smaller than what the network finds.",
+    )
+    .also(&["motion_area", "motion_share", "min_area"]),
+    key("motion_step", Kind::Int { min: 1, max: 255, unit: "" }, Default::Int(6))
+        .doc(
+            "Change of a cell's brightness that counts, in steps of 8-bit luma; below, it is noise.",
+            "Raise it where a poor picture triggers; noise that a cell always shows is learned, \
+             and brightness that changes everywhere does not count.",
+        )
+        .also(&["motion_sensitivity", "sensitivity", "contrast_area"]),
+    key("motion_ignore", Kind::Areas, Default::EmptyList)
+        .doc(
+            "Parts of the picture in which motion does not count: rectangles [x, y, width, height] \
+             in fractions of the picture. Example: [[0.0, 0.0, 0.3, 0.06]] for a clock at the top \
+             left. Motion elsewhere makes inference look at the whole picture.",
+            "For clocks, trees and roads that are nobody's business.",
+        )
+        .also(&["motion_mask", "mask", "masks", "ignore"]),
+    key("motion_hold_s", Kind::Float { min: 0.0, max: 600.0, unit: S }, Default::Float(2.0))
+        .doc(
+            "So long after the last motion, frames still count as moving.",
+            "Somebody who stands still for a moment is not lost.",
+        )
+        .also(&["motion_hold", "motion_cooldown", "hold_s"]),
+    key("motion_force_s", Kind::Float { min: 0.1, max: 3600.0, unit: S }, Default::Float(5.0))
+        .doc(
+            "With motion_gate, inference looks at a frame that often although nothing moves.",
+            "What stands still is reported that often, and nothing is missed for longer.",
+        )
+        .also(&["motion_refresh_s", "motion_interval_s", "force_s"]),
+    key("idle_gate", Kind::Bool, Default::Bool(false))
+        .doc(
+            "true: while nothing moves, only key frames of H.264 and H.265 streams are decoded; \
+             when the size of the compressed frames, or a key frame, says that something does, \
+             what was kept is decoded at once.",
+            "Off: it saves most of the decoding of a quiet scene, and may see something small only \
+             at the next key frame.",
+        )
+        .also(&["idle", "decode_gate", "keyframes_only"]),
+    key("idle_max_s", Kind::Float { min: 0.5, max: 60.0, unit: S }, Default::Float(10.0))
+        .doc(
+            "With idle_gate, a frame is decoded that often at least; a stream whose key frames are \
+             further apart is decoded as a whole.",
+            "The longest time for which something that moves can go unseen.",
+        )
+        .also(&["idle_max", "idle_interval_s", "max_idle_s"]),
 ];

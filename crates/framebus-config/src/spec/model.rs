@@ -3,7 +3,7 @@
 use super::{Default, Key, Kind, key};
 use crate::model::{Mode, Precision};
 
-pub(super) static MODEL: [Key; 11] = [
+pub(super) static MODEL: [Key; 13] = [
     key("path", Kind::Path, Default::Required("path = \"../.framebus/models/yolov8n.onnx\""))
         .doc(
             "The ONNX file of a YOLOv8 detection model; `framebus models fetch` brings one.",
@@ -22,8 +22,8 @@ pub(super) static MODEL: [Key; 11] = [
         .doc(
             "Size of the network's input: \"auto\", or \"HEIGHTxWIDTH\" in pixels, each a \
              multiple of 32 from 32 to 4096.",
-            "\"auto\" takes the size that the model was exported for. Another size needs a model \
-             exported with free sizes (dynamic=True); 384x640 suits 16:9 cameras.",
+            "\"auto\" shapes it like each camera where the model is known well enough for that \
+             (384x640 for 16:9), and takes the size of the export otherwise.",
         )
         .also(&["imgsz", "size", "input_size", "shape", "input_shape", "resolution"]),
     key("precision", Kind::Word(Precision::NAMES), Default::Word("auto"))
@@ -35,7 +35,8 @@ pub(super) static MODEL: [Key; 11] = [
     key("mode", Kind::Word(Mode::NAMES), Default::Word("auto"))
         .doc(
             "\"latency\": one result as soon as possible. \"throughput\": as many as possible.",
-            "\"auto\" is latency for few cameras and throughput for many.",
+            "\"auto\" is latency for one live camera, and throughput for several or for one file \
+             with pace = \"fast\".",
         )
         .also(&["hint", "performance_hint", "performance"]),
     key("contexts", Kind::Int { min: 0, max: 16, unit: "" }, Default::Int(0))
@@ -49,7 +50,22 @@ pub(super) static MODEL: [Key; 11] = [
             "CPU threads of the backend; 0 means that the backend decides.",
             "Lower it to leave cores for decoding video.",
         )
-        .also(&["num_threads", "cpu_threads", "cores"]),
+        .also(&["num_threads", "cpu_threads"]),
+    key("cores", Kind::Cores, Default::EmptyList)
+        .doc(
+            "CPU numbers that the inference process may use, as in /proc/cpuinfo; [] means all. \
+             Example: [2, 3].",
+            "With threads = 0 the backend gets as many threads as there are cores in the list.",
+        )
+        .also(&["cpus", "cpu", "affinity", "cpu_affinity", "taskset", "pin"]),
+    key("nice", Kind::Int { min: 0, max: 19, unit: "" }, Default::Int(5))
+        .doc(
+            "How far the inference process gives way to others when cores are short (nice).",
+            "A frame that waits can be dropped before inference, but not before it is decoded: \
+             where both fight for few cores, decoding has to win or pictures tear and cameras \
+             stall. On an idle machine it changes nothing.",
+        )
+        .also(&["niceness", "priority", "renice"]),
     key("confidence", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.25))
         .doc(
             "Least score of a detection, 0 to 1.",

@@ -1,62 +1,31 @@
 //! One infer request with its input memory, letterboxes and decoder.
 
+use super::outputs::Outputs;
 use super::{NAME, message};
 use crate::api::{
-    BatchOutput, ClockNs, Context, EngineError, FrameOutput, FrameRequest, StageTimes,
+    BatchOutput, ClockNs, Context, EngineError, FrameOutput, FrameRequest, Mode, Shape, StageTimes,
+    Thresholds,
 };
-use framebus_model::{Model, OutputLayout};
-use framebus_vision::{DenseOutput, FrameView, Layout, Postprocess, Resampler};
-use openvino::{ElementType, InferRequest, Tensor};
+use framebus_model::Model;
+use framebus_vision::{Colour, FrameView, Planes, Postprocess, Resampler};
+use openvino::{ElementType, InferRequest, InferenceError, InferenceErrorKind, Tensor};
+use std::time::Duration;
 
 /// Letterbox tables kept, one per kind of frame; the tables of a 4K source are
 /// about 100 KiB. More kinds than this on one worker build them anew each time.
 const MAX_RESAMPLERS: usize = 64;
 
-/// How the output is to be read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Decode {
-    layout: Layout,
-    classes: usize,
-    height: usize,
-    width: usize,
-}
-
-impl Decode {
-    pub(super) fn new(model: &Model, height: usize, width: usize) -> Self {
-        let layout = match model.layout() {
-            OutputLayout::Dense { channels_first: true } => Layout::ChannelsFirst,
-            OutputLayout::Dense { channels_first: false } => Layout::AnchorsFirst,
-            OutputLayout::EndToEnd => Layout::EndToEnd,
-        };
-        Self { layout, classes: model.classes(), height, width }
-    }
-
-    /// Number of boxes in an output of this shape.
-    fn anchors(&self, shape: &[i64]) -> Result<usize, String> {
-        let channels = match self.layout {
-            Layout::EndToEnd => 6,
-            Layout::ChannelsFirst | Layout::AnchorsFirst => 4 + self.classes as i64,
-        };
-        let anchors = match (self.layout, shape) {
-            (Layout::ChannelsFirst, &[1, c, n]) if c == channels => n,
-            (Layout::AnchorsFirst | Layout::EndToEnd, &[1, n, c]) if c == channels => n,
-            _ => {
-                return Err(format!(
-                    "the output has shape {shape:?}, which is not {:?} with {channels} channels",
-                    self.layout
-                ));
-            }
-        };
-        usize::try_from(anchors).map_err(|_| format!("the output has shape {shape:?}"))
-    }
-}
+/// Much longer than any picture takes; a driver that hangs is told, not waited for.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One infer request.
 pub(super) struct OpenVinoContext {
     request: InferRequest,
     /// The request's own input: what is written here is what it computes on.
     input: Tensor,
-    decode: Decode,
+    outputs: Outputs,
+    shape: Shape,
+    mode: Mode,
     clock: ClockNs,
     /// Most recently used last.
     resamplers: Vec<Resampler>,
@@ -65,27 +34,50 @@ pub(super) struct OpenVinoContext {
 
 impl OpenVinoContext {
     pub(super) fn new(
+        model: &Model,
         request: InferRequest,
-        decode: Decode,
-        clock: ClockNs,
+        shape: Shape,
+        (mode, clock): (Mode, ClockNs),
     ) -> Result<Self, String> {
         let input = request.get_input_tensor().map_err(|error| message(&error))?;
         let element = input.get_element_type().map_err(|error| message(&error))?;
         let length = input.get_size().map_err(|error| message(&error))?;
-        if element != ElementType::F32 || length != 3 * decode.height * decode.width {
+        let expected = 3 * shape.height * shape.width;
+        if element != ElementType::F32 || length != expected {
             return Err(format!(
-                "the compiled input has {length} values of {element:?}, expected {} of F32",
-                3 * decode.height * decode.width
+                "the compiled input has {length} values of {element:?}, expected {expected} of F32"
             ));
         }
         Ok(Self {
+            outputs: Outputs::new(model, &request, (shape.height, shape.width))?,
             request,
             input,
-            decode,
+            shape,
+            mode,
             clock,
             resamplers: Vec::new(),
             postprocess: Postprocess::default(),
         })
+    }
+
+    /// One picture through the whole path: memory is touched, kernels are built, and
+    /// an engine that answers NaN, nothing or another shape is refused before it goes
+    /// live.
+    pub(super) fn self_check(&mut self) -> Result<(), EngineError> {
+        let Shape { height, width } = self.shape;
+        // Not one colour: such a picture says little about a network.
+        let pixels: Vec<u8> = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
+        let planes = Planes::Rgb24 { data: &pixels, stride: 3 * width };
+        let view = FrameView::new(width, height, planes, Colour::default())
+            .map_err(|error| run_error("self-check", error.to_string()))?;
+        let thresholds =
+            Thresholds { confidence: 0.25, iou: 0.7, max_detections: 300, classes: None };
+        let request = FrameRequest { view, thresholds: &thresholds };
+        self.run(&[request], &mut BatchOutput::default())?;
+        self.outputs.check(&self.request).map_err(|reason| run_error("self-check", reason))?;
+        // A picture of this size is no camera's.
+        self.resamplers.clear();
+        Ok(())
     }
 
     /// Moves the tables for this kind of frame to the end of the list.
@@ -95,7 +87,7 @@ impl OpenVinoContext {
             self.resamplers[index..].rotate_left(1);
             return Ok(());
         }
-        let new = Resampler::new(view, self.decode.width, self.decode.height)
+        let new = Resampler::new(view, self.shape.width, self.shape.height)
             .map_err(|error| run_error("letterbox", error.to_string()))?;
         if self.resamplers.len() >= MAX_RESAMPLERS {
             self.resamplers.remove(0);
@@ -124,42 +116,33 @@ impl OpenVinoContext {
         times.preprocessed_ns = (self.clock)();
 
         times.inference_start_ns = times.preprocessed_ns;
-        self.request.infer().map_err(|error| run_error("inference", message(&error)))?;
+        infer(&mut self.request, self.mode)?;
         times.inference_end_ns = (self.clock)();
 
-        let failed = |error: openvino::InferenceError| run_error("decode", message(&error));
-        let tensor = self.request.get_output_tensor_by_index(0).map_err(failed)?;
-        let shape = tensor.get_shape().map_err(failed)?;
-        let anchors = self
-            .decode
-            .anchors(shape.get_dimensions())
-            .map_err(|reason| run_error("decode", reason))?;
-        if tensor.get_element_type().map_err(failed)? != ElementType::F32 {
-            return Err(run_error("decode", "the output is not float32".to_owned()));
-        }
-        let values = tensor.get_data::<f32>().map_err(failed)?;
-        let decode = |error: framebus_vision::DecodeError| run_error("decode", error.to_string());
-        let dense = DenseOutput::new(values, self.decode.layout, self.decode.classes, anchors)
-            .map_err(decode)?;
         let thresholds = framebus_vision::Thresholds {
             confidence: frame.thresholds.confidence,
             iou: frame.thresholds.iou,
             max_detections: frame.thresholds.max_detections,
             classes: frame.thresholds.classes.as_deref(),
         };
-        let counts = self
-            .postprocess
-            .run(dense, &thresholds, resampler.letterbox(), &mut output.detections)
-            .map_err(decode)?;
+        let (counts, values) = self
+            .outputs
+            .decode(
+                &self.request,
+                &mut self.postprocess,
+                &thresholds,
+                resampler.letterbox(),
+                &mut output.detections,
+            )
+            .map_err(|reason| run_error("decode", reason))?;
         if counts.non_finite > 0 {
             output.detections.clear();
             return Err(run_error(
                 "decode",
                 format!(
-                    "{} of {} output values are not finite numbers; try precision f32, else the \
-                     model is damaged",
-                    counts.non_finite,
-                    values.len()
+                    "{} of {values} output values are not finite numbers; try precision f32, else \
+                     the model is damaged",
+                    counts.non_finite
                 ),
             ));
         }
@@ -186,6 +169,31 @@ impl Context for OpenVinoContext {
         }
         output.times = self.frame(frame, &mut output.frames[0])?;
         Ok(())
+    }
+
+    fn infer_only(&mut self) -> Result<(), EngineError> {
+        infer(&mut self.request, self.mode)
+    }
+}
+
+/// One inference. For latency this thread takes part; for throughput the stream's own
+/// thread computes, which the library has bound to its core (measured: 2 to 5 % more
+/// frames a second than from the caller's threads, which it binds anew at each call).
+fn infer(request: &mut InferRequest, mode: Mode) -> Result<(), EngineError> {
+    let failed = |error: InferenceError| run_error("inference", message(&error));
+    if mode == Mode::Latency {
+        return request.infer().map_err(failed);
+    }
+    request.infer_async().map_err(failed)?;
+    match request.wait(LIMIT.as_millis() as i64) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind == InferenceErrorKind::ResultNotReady => {
+            request.cancel().map_err(failed)?;
+            // Ends with the layer that runs now; nothing reads the input any more then.
+            let _cancelled = request.wait(LIMIT.as_millis() as i64);
+            Err(EngineError::Timeout { backend: NAME, limit: LIMIT })
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 

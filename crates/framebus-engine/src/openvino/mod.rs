@@ -1,17 +1,21 @@
 //! Inference on CPUs and Intel GPUs with OpenVINO.
 //!
 //! The library is opened at run time ([`OpenVino::probe`] says where it was looked
-//! for); nothing of it is linked. A dynamic model is reshaped to the wanted input
-//! before it is compiled, so that what runs is always static. Batches have one
-//! frame: on CPUs a bigger one only adds latency.
+//! for); nothing of it is linked. A model whose head can be cut off, or that was
+//! exported with free sizes, is reshaped to each camera's shape before it is compiled,
+//! so that what runs is always static. Batches have one frame: on CPUs a bigger one
+//! keeps the same cores busy for longer, which adds latency and no frames a second.
 
 mod compile;
 mod context;
 mod library;
+mod outputs;
+mod plan;
 mod probe;
 
-use crate::api::{Backend, Context, Engine, EngineError, EngineInfo, LoadOptions, Shape};
-use framebus_model::Model;
+use crate::api::{Backend, Engine, EngineError, LoadOptions};
+use compile::OpenVinoEngine;
+use framebus_model::{Model, OutputLayout};
 use openvino::{Core, DeviceType, InferenceError, PropertyKey, SetupError};
 
 /// Name in the configuration and in results.
@@ -42,42 +46,31 @@ impl Backend for OpenVino {
     }
 
     fn load(&self, model: &Model, options: &LoadOptions) -> Result<Box<dyn Engine>, EngineError> {
-        let shape = compile::input_size(model, options.input)?;
+        let plans = plan::plans(model, options)?;
         let (core, loaded) = start()?;
-        let mut candidates = candidates(&devices(&core)?);
+        let devices = candidates(&devices(&core)?);
         drop(core);
-        // The last candidate's error is the answer; earlier ones are only logged.
-        let last = candidates.pop().unwrap_or(DeviceType::CPU);
-        for device in candidates {
-            match compile::load(model, options, shape, &device, &loaded) {
+        // The last try's error is the answer; earlier ones are only logged.
+        let mut tries = plans
+            .into_iter()
+            .flat_map(|plan| devices.iter().map(move |device| (plan.clone(), device)))
+            .peekable();
+        while let Some((plan, device)) = tries.next() {
+            let cut = plan.model.layout() == OutputLayout::Heads;
+            match OpenVinoEngine::load(plan, options, device, &loaded) {
                 Ok(engine) => return Ok(Box::new(engine)),
+                Err(error) if tries.peek().is_none() => return Err(error),
                 Err(error) => {
                     tracing::warn!(
                         device = device.as_ref(),
+                        cut,
                         reason = %error,
                         "OpenVINO device refused the model, trying the next"
                     );
                 }
             }
         }
-        Ok(Box::new(compile::load(model, options, shape, &last, &loaded)?))
-    }
-}
-
-/// A loaded model.
-struct OpenVinoEngine {
-    info: EngineInfo,
-    contexts: Vec<Box<dyn Context>>,
-}
-
-impl Engine for OpenVinoEngine {
-    fn info(&self) -> &EngineInfo {
-        &self.info
-    }
-
-    fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
-        debug_assert_eq!(shape, self.info.base, "only one shape is loaded");
-        Ok(std::mem::take(&mut self.contexts))
+        Err(EngineError::Unavailable { backend: NAME, reason: "it has no device".to_owned() })
     }
 }
 

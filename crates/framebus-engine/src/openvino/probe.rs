@@ -23,7 +23,7 @@ pub(crate) struct Loaded {
 }
 
 /// C functions behind the calls of this backend.
-const FUNCTIONS: [&str; 33] = [
+const FUNCTIONS: [&str; 38] = [
     "ov_get_openvino_version",
     "ov_version_free",
     "ov_get_last_err_msg",
@@ -34,6 +34,7 @@ const FUNCTIONS: [&str; 33] = [
     "ov_core_get_property",
     "ov_core_set_property",
     "ov_core_read_model",
+    "ov_core_read_model_from_memory_buffer",
     "ov_core_compile_model",
     "ov_model_free",
     "ov_model_reshape_input_by_name",
@@ -46,9 +47,13 @@ const FUNCTIONS: [&str; 33] = [
     "ov_compiled_model_get_property",
     "ov_infer_request_free",
     "ov_infer_request_infer",
+    "ov_infer_request_start_async",
+    "ov_infer_request_wait_for",
+    "ov_infer_request_cancel",
     "ov_infer_request_get_input_tensor_by_index",
     "ov_infer_request_get_output_tensor_by_index",
     "ov_infer_request_get_input_tensor",
+    "ov_infer_request_get_tensor",
     "ov_tensor_free",
     "ov_tensor_data",
     "ov_tensor_get_shape",

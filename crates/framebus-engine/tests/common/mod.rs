@@ -4,8 +4,8 @@
 #![allow(clippy::print_stderr, reason = "SKIPPED must be seen")]
 
 use framebus_engine::{
-    Backend, BatchOutput, Context, Engine, EngineError, FrameRequest, InputShape, LoadOptions,
-    Mode, Precision, Thresholds,
+    Backend, BatchOutput, Context, Engine, EngineError, FrameRequest, LoadOptions, Precision,
+    Thresholds,
 };
 use framebus_model::Model;
 use framebus_vision::{Colour, Detection, FrameView, Planes};
@@ -52,14 +52,7 @@ pub(crate) fn repository() -> PathBuf {
 }
 
 pub(crate) fn options() -> LoadOptions {
-    LoadOptions {
-        precision: Precision::F32,
-        input: InputShape::Auto,
-        mode: Mode::Latency,
-        contexts: 0,
-        threads: 0,
-        clock,
-    }
+    LoadOptions { precision: Precision::F32, ..LoadOptions::new(clock) }
 }
 
 /// Counts calls: enough to see that stages are stamped in order.
@@ -85,7 +78,14 @@ pub(crate) fn load(
     backend.load(&Model::open(&path).unwrap(), options)
 }
 
-/// A black RGB picture.
+/// A picture file.
+pub(crate) fn decode(path: &Path) -> Picture {
+    let pixels = image::open(path).unwrap().into_rgb8();
+    let (width, height) = (pixels.width() as usize, pixels.height() as usize);
+    Picture { width, height, data: pixels.into_raw() }
+}
+
+/// An RGB picture.
 pub(crate) struct Picture {
     pub(crate) width: usize,
     pub(crate) height: usize,
@@ -105,6 +105,23 @@ impl Picture {
             }
         }
         self
+    }
+
+    /// The largest centred part with sides of `w` to `h`.
+    pub(crate) fn crop(&self, w: usize, h: usize) -> Self {
+        let unit = (self.width / w).min(self.height / h);
+        let (width, height) = (unit * w, unit * h);
+        let (left, top) = ((self.width - width) / 2, (self.height - height) / 2);
+        let rows = self.data.chunks_exact(3 * self.width).skip(top).take(height);
+        let data = rows.flat_map(|row| &row[3 * left..3 * (left + width)]).copied().collect();
+        Self { width, height, data }
+    }
+
+    /// Left and right exchanged.
+    pub(crate) fn mirrored(&self) -> Self {
+        let rows = self.data.chunks_exact(3 * self.width);
+        let data = rows.flat_map(|row| row.chunks_exact(3).rev().flatten()).copied().collect();
+        Self { data, ..*self }
     }
 
     pub(crate) fn view(&self) -> FrameView<'_> {

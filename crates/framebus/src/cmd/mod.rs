@@ -1,5 +1,6 @@
 //! One module per subcommand.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod detect;
@@ -7,6 +8,7 @@ pub(crate) mod models;
 pub(crate) mod status;
 pub(crate) mod tap;
 pub(crate) mod top;
+pub(crate) mod trace;
 pub(crate) mod up;
 
 use crate::cli::Command;
@@ -26,7 +28,9 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Tap(args) => tap::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Models(args) => models::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
     }

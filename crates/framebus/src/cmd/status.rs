@@ -1,9 +1,10 @@
 //! `framebus status`: how is everything, now?
 
 use crate::instance::{Attached, Where, describe};
+use crate::latency::{self, Latency};
 use crate::screen::Screen;
 use crate::stats::{Collector, Track};
-use crate::table::{figure, table};
+use crate::table::{Column, figure, fitted};
 use crate::{out, report};
 use framebus_bus::{BusError, Domain, HealthSubscriber};
 use framebus_service::{Failure, Kind, OrFail, Shutdown, clock};
@@ -20,7 +21,19 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Show the state of every camera and process of a running instance
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Takes a little over two seconds: rates need two reports of every process.
+Takes a little over two seconds: rates need two reports of every process. On a
+terminal, columns that do not fit are left out, the least important first.
+
+With --json, one object; a key keeps its name and meaning:
+  instance, healthy, engine {state, detail, width, height},
+  cameras [{name, state, reason, width, height, fps_in, fps_out, age_ms,
+            stages_ms, drops}],
+  processes [{role, name, pid, state, reason, detail, started_wall_ns, counters}]
+age_ms is from the decoder to the published result; stages_ms has capture, wake,
+queue, preprocess, inference, decode, publish and total (the age again). Each is
+{p50, p90, p99, max} in ms: quantiles of the last seconds, the longest since the
+process started. drops counts frames by cause since the instance started; see
+`framebus top --help`. A figure that is not known yet is null.
 
 Exit codes: 0 everything is live or has ended, 1 something is not well,
 69 nothing runs.")]
@@ -28,12 +41,16 @@ pub(crate) struct Args {
     #[command(flatten)]
     place: Where,
     /// Print one JSON object.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "stages")]
     json: bool,
+    /// Show how long each stage of each camera takes: p50, p90, p99 of the last
+    /// seconds and the longest since the process started, in ms.
+    #[arg(long)]
+    stages: bool,
 }
 
 /// Counters by name, in the order of their numbers.
-const COUNTER_NAMES: [(Counter, &str); 23] = [
+const COUNTER_NAMES: [(Counter, &str); 24] = [
     (Counter::Captured, "captured"),
     (Counter::Published, "published"),
     (Counter::ZeroCopy, "zero_copy"),
@@ -57,6 +74,7 @@ const COUNTER_NAMES: [(Counter, &str); 23] = [
     (Counter::Errors, "errors"),
     (Counter::BadHeaders, "bad_headers"),
     (Counter::Restarts, "restarts"),
+    (Counter::Undecoded, "undecoded"),
 ];
 
 const _: () = assert!(COUNTER_NAMES.len() <= COUNTERS);
@@ -91,7 +109,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if collector.is_empty() {
         if args.json {
             out::line(json!({
-                "instance": domain.instance(), "healthy": false, "cameras": [], "processes": [],
+                "instance": domain.instance(), "healthy": false, "engine": null,
+                "cameras": [], "processes": [],
             }))?;
         }
         return Err(Failure::message(
@@ -104,11 +123,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.json {
         out::line(to_json(&domain, &collector, healthy, now_ns))?;
     } else {
+        let width = Screen::new(false).columns();
+        if let Some(engine) = report::engine(&collector, now_ns) {
+            out::line(format_args!("{engine}\n"))?;
+        }
         let cameras = collector.cameras();
         if !cameras.is_empty() {
-            out::line(format_args!("{}\n", report::cameras(&collector, &cameras, now_ns, false)))?;
+            let table = report::cameras(&collector, &cameras, now_ns, false, width);
+            out::line(format_args!("{table}\n"))?;
+            if args.stages {
+                let stages = report::stages(&collector, &cameras, true, width);
+                out::line(format_args!("{stages}\n"))?;
+            }
         }
-        out::line(processes(&collector, now_ns))?;
+        out::line(processes(&collector, now_ns, width))?;
     }
     Ok(ExitCode::from(u8::from(!healthy)))
 }
@@ -132,7 +160,7 @@ fn is_healthy(collector: &Collector, now_ns: u64) -> bool {
 }
 
 /// Every process with its state and what it counted.
-pub(crate) fn processes(collector: &Collector, now_ns: u64) -> String {
+pub(crate) fn processes(collector: &Collector, now_ns: u64, width: usize) -> String {
     // Children that are well say it themselves.
     let rows = collector.tracks().filter(|(role, _, track)| match role {
         Role::InferCamera => false,
@@ -153,7 +181,15 @@ pub(crate) fn processes(collector: &Collector, now_ns: u64) -> String {
             report::state_text(state, &reason),
         ]
     });
-    table(&["process", "name", ">pid", "what", "counted", "state"], rows.collect())
+    let columns = [
+        Column::new("process", 0),
+        Column::new("name", 0),
+        Column::new(">pid", 3),
+        Column::new("what", 4).least(12),
+        Column::new("counted", 2).least(14),
+        Column::new("state", 0).least(8),
+    ];
+    fitted(&columns, rows.collect(), width)
 }
 
 /// The counters that matter for a role.
@@ -175,23 +211,39 @@ fn counted(role: Role, track: &Track) -> String {
     if parts.is_empty() { crate::table::NONE.to_owned() } else { parts.join(", ") }
 }
 
+/// Microseconds and hundredths of frames per second are all that is known.
+fn round(value: Option<f64>) -> Option<f64> {
+    value.map(|value| (value * 1000.0).round() / 1000.0)
+}
+
+/// `{"p50", "p90", "p99", "max"}` in ms.
+fn quantiles(latency: &Latency) -> Value {
+    let figures = latency::figures(latency);
+    Value::Object(
+        figures.map(|(name, ms)| (name.to_owned(), json!(round(ms)))).into_iter().collect(),
+    )
+}
+
 fn to_json(domain: &Domain, collector: &Collector, healthy: bool, now_ns: u64) -> Value {
-    let round = |value: Option<f64>| value.map(|value| (value * 100.0).round() / 100.0);
+    let engine = collector.track(Role::Infer, "infer").map(|track| {
+        let record = track.latest();
+        json!({
+            "state": track.state(now_ns).0.as_str(),
+            "detail": text::unpack(&record.detail),
+            "width": record.width,
+            "height": record.height,
+        })
+    });
     let cameras: Vec<Value> = collector
         .cameras()
         .iter()
         .map(|name| {
             let camera = report::Camera::new(collector, name, now_ns);
-            let (p50, p99) = camera.age_ms();
             let (width, height) =
                 camera.capture.map_or((0, 0), |t| (t.latest().width, t.latest().height));
             let stages: Map<String, Value> = Stage::ALL
                 .iter()
-                .filter_map(|stage| {
-                    let of = |q| camera.infer.and_then(|track| track.quantile_ms(*stage, q));
-                    let quantiles = json!({"p50": round(Some(of(0.5)?)), "p99": round(of(0.99))});
-                    Some((stage.as_str().to_owned(), quantiles))
-                })
+                .map(|stage| (stage.as_str().to_owned(), quantiles(&camera.latency(*stage))))
                 .collect();
             let drops: Map<String, Value> =
                 camera.drops().iter().map(|(cause, n)| ((*cause).to_owned(), json!(n))).collect();
@@ -203,7 +255,7 @@ fn to_json(domain: &Domain, collector: &Collector, healthy: bool, now_ns: u64) -
                 "height": height,
                 "fps_in": round(camera.fps_in()),
                 "fps_out": round(camera.fps_out()),
-                "age_ms": {"p50": round(p50), "p99": round(p99)},
+                "age_ms": quantiles(&camera.latency(Stage::Total)),
                 "stages_ms": stages,
                 "drops": drops,
             })
@@ -234,12 +286,13 @@ fn to_json(domain: &Domain, collector: &Collector, healthy: bool, now_ns: u64) -
     json!({
         "instance": domain.instance(),
         "healthy": healthy,
+        "engine": engine,
         "cameras": cameras,
         "processes": processes,
     })
 }
 
-/// `3 processes, 40.1 results/s`: the heading of `top`.
+/// `front: 3 processes, 40.1 results/s`: the heading of `top`.
 pub(crate) fn heading(domain: &Domain, collector: &Collector) -> String {
     // Not `sum`: that of nothing is -0.
     let rate = collector
@@ -249,7 +302,7 @@ pub(crate) fn heading(domain: &Domain, collector: &Collector) -> String {
         .fold(0.0, |sum, rate| sum + rate);
     let own = |role| matches!(role, Role::Capture | Role::Infer | Role::Sink);
     let processes = collector.tracks().filter(|(role, ..)| own(*role)).count();
-    format!("{}: {processes} processes, {} results/s", describe(domain), figure(Some(rate)))
+    format!("{}: {processes} processes, {} results/s", domain.instance(), figure(Some(rate)))
 }
 
 #[cfg(test)]
@@ -285,7 +338,7 @@ mod tests {
         assert!(is_healthy(&collector, 1));
         collector.add(&record(Role::Child, "capture:c", State::Offline));
         assert!(!is_healthy(&collector, 1));
-        assert!(processes(&collector, 1).contains("restarts 2"));
+        assert!(processes(&collector, 1, usize::MAX).contains("restarts 2"));
         let domain = Domain::new("x", "/tmp/fb".as_ref(), Limits::default()).expect("valid");
         let json = to_json(&domain, &collector, false, 1);
         assert_eq!(json["processes"][2]["reason"], "no signal");

@@ -41,7 +41,8 @@ pub(crate) struct Args {
     count: Option<u64>,
 }
 
-fn camera(text: &str) -> Result<CameraName, String> {
+/// Parses the name of a camera.
+pub(crate) fn camera(text: &str) -> Result<CameraName, String> {
     CameraName::try_from(text).map_err(|error| error.to_string())
 }
 

@@ -19,23 +19,31 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Watch a running instance: a table every second
 ///
-/// Rates, ages and stage times are those of the last five seconds; drops count
-/// from the start. Ends with q or Ctrl-C.
+/// Rates, ages and stage times are those of the last five seconds, except for the
+/// longest (max): that is since the process started, and so are drops. Ends with
+/// q or Ctrl-C.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Columns: fps in = frames on the bus, fps out = results with outcome ok, age =
-decoder to published result, then the median of each stage in ms.
-Drops: rate (the camera's fps limit), memory (no free sample), layout (frame that
+decoder to published result; on a wide terminal also the median of each stage in ms.
+Columns that do not fit are left out, the least important first.
+Stages: capture (decoder to sent), wake (to taken by the inference process), queue
+(to a batch), preprocess, inference, decode (boxes), publish, total (the age).
+Drops: undecoded (compressed frames that the idle gate kept from the decoder), rate (the camera's fps limit), memory (no free sample), layout (frame that
 cannot be published), missed (overwritten before inference took it), superseded (a
 newer frame came first), stale (over max_age_ms), skipped (by policy), failed.
 
-When the output is no terminal, one table per second is printed.")]
+When the output is no terminal, one table per second is printed. Without --count,
+`top` waits for an instance that does not run; with it, that is exit code 69.")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Where,
     /// End after so many tables.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Stages of each camera instead of all cameras together.
+    #[arg(long)]
+    stages: bool,
 }
 
 /// Runs the command.
@@ -45,7 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     super::init_log(&screen);
     let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
     let keys = if screen.is_live() { Keys::listen(&shutdown) } else { None };
-    let mut view = View { domain: &domain, joined: None, collector: Collector::default() };
+    let mut view =
+        View { domain: &domain, each: args.stages, joined: None, collector: Collector::default() };
     let mut left = args.count.unwrap_or(u64::MAX);
     // Rates need two reports, which come once a second; somebody who watches
     // sees them arrive.
@@ -59,7 +68,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         }
         next_ns = now_ns + PERIOD_NS;
         left -= 1;
-        let text = view.text(now_ns);
+        if left == 0 && view.collector.is_empty() {
+            return Err(Failure::message(
+                Kind::Unavailable,
+                format_args!("nothing runs in {}", describe(&domain)),
+            ));
+        }
+        let text = view.text(now_ns, screen.columns());
         if screen.is_live() { screen.table(&text) } else { screen.line(&format!("{text}\n")) }
     }
     drop(keys);
@@ -68,6 +83,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 struct View<'a> {
     domain: &'a Domain,
+    /// Stages of each camera are wanted.
+    each: bool,
     /// The subscriber leaves before what it has joined.
     joined: Option<(HealthSubscriber, Attached)>,
     collector: Collector,
@@ -93,15 +110,18 @@ impl View<'_> {
         }
     }
 
-    fn text(&self, now_ns: u64) -> String {
+    fn text(&self, now_ns: u64, width: usize) -> String {
         if self.collector.is_empty() {
             return format!("nothing runs in {}; waiting for `framebus up`", describe(self.domain));
         }
-        let cameras = report::cameras(&self.collector, &self.collector.cameras(), now_ns, true);
+        let (collector, names) = (&self.collector, self.collector.cameras());
         format!(
-            "{}\n\n{cameras}\n\n{}",
-            heading(self.domain, &self.collector),
-            processes(&self.collector, now_ns)
+            "{}\n{}\n\n{}\n\n{}\n\n{}",
+            heading(self.domain, collector),
+            report::engine(collector, now_ns).unwrap_or_default(),
+            report::cameras(collector, &names, now_ns, true, width),
+            report::stages(collector, &names, self.each, width),
+            processes(collector, now_ns, width)
         )
     }
 }

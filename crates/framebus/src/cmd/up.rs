@@ -58,7 +58,8 @@ pub(crate) struct Args {
     annotate: Option<PathBuf>,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// Parses a span of time in seconds.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|s| *s > 0.0 && *s <= 1e8);
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be a number of seconds above 0".into())
 }
@@ -165,7 +166,8 @@ impl Run<'_> {
 
         self.screen.clear();
         if watch.collector.tracks().any(|(role, ..)| role == Role::Capture) {
-            self.screen.line(&report::account(&watch.collector, &names));
+            let account = report::account(&watch.collector, &names, self.screen.columns());
+            self.screen.line(&account);
         }
         let saved = self.save(best);
         result.and(saved)
@@ -273,7 +275,9 @@ impl Shown {
         if screen.is_live() {
             if now_ns.saturating_sub(self.table_ns) >= TABLE_NS {
                 self.table_ns = now_ns;
-                screen.table(&report::cameras(collector, names, now_ns, false));
+                let engine = report::engine(collector, now_ns).unwrap_or_default();
+                let cameras = report::cameras(collector, names, now_ns, false, screen.columns());
+                screen.table(&format!("{engine}\n{cameras}"));
             }
             return;
         }

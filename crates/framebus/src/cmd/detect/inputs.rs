@@ -1,6 +1,8 @@
 //! Inputs as given become cameras of a configuration.
 
 use super::{Args, trouble};
+use crate::private::{quote, quote_path};
+use framebus_service::Failure;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -108,11 +110,9 @@ pub(super) fn camera(index: usize) -> String {
 pub(super) fn config(
     args: &Args,
     model: &Path,
-    instance: &str,
     root: &Path,
     inputs: &[Input],
-) -> Result<String, String> {
-    let path = |path: &Path| path.to_str().map(quote).ok_or("a path is not UTF-8; rename it");
+) -> Result<String, Failure> {
     let backend = match args.backend.as_str() {
         "auto" => quote("auto"),
         names => format!("[{}]", names.split(',').map(quote).collect::<Vec<_>>().join(", ")),
@@ -120,13 +120,12 @@ pub(super) fn config(
     // Frames are read by inference, and by this process where it draws them.
     let frame_readers = 1 + usize::from(args.annotate.is_some());
     let mut text = format!(
-        "instance = {}\n\n[bus]\nroot = {}\nframe_subscribers = {frame_readers}\nresult_subscribers = 2\n\n\
+        "\n[bus]\nroot = {}\nframe_subscribers = {frame_readers}\nresult_subscribers = 2\n\n\
          [log]\nlevel = \"warn\"\nformat = \"text\"\n\n\
          [model]\npath = {}\nbackend = {backend}\ninput = {}\nprecision = {}\n\
          confidence = {:?}\niou = {:?}\nmax_detections = {}\n",
-        quote(instance),
-        path(root)?,
-        path(model)?,
+        quote_path(root)?,
+        quote_path(model)?,
         quote(&args.input),
         quote(&args.precision),
         args.confidence,
@@ -145,11 +144,6 @@ pub(super) fn config(
         );
     }
     Ok(text)
-}
-
-/// A TOML basic string. JSON's escapes are TOML's, but for DEL.
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string().replace('\x7f', "\\u007F")
 }
 
 #[cfg(test)]
@@ -188,7 +182,7 @@ mod tests {
         let (inputs, troubles) = plan(&detect.args.inputs);
         assert_eq!((inputs.len(), troubles), (3, 0));
         let root = Path::new("/tmp/fb");
-        let text = config(&detect.args, Path::new("/m.onnx"), "detect-1", root, &inputs);
+        let text = config(&detect.args, Path::new("/m.onnx"), root, &inputs);
         let text = text.expect("UTF-8");
         let config = framebus_config::parse(&text, Path::new("x.toml"), &|_| None)
             .unwrap_or_else(|errors| panic!("{errors}\n{text}"));

@@ -78,7 +78,7 @@ fn fraction(text: &str) -> Result<f64, String> {
     value.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
-fn shape(text: &str) -> Result<String, String> {
+pub(super) fn shape(text: &str) -> Result<String, String> {
     let side = |text: &str| {
         text.parse::<u32>().is_ok_and(|n| (32..=4096).contains(&n) && n.is_multiple_of(32))
     };

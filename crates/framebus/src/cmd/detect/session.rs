@@ -4,17 +4,15 @@ use super::inputs::{self, Input};
 use super::output::Printer;
 use super::{Args, trouble};
 use crate::children::{Child, Exit, OnLine, stop_all};
+use crate::private::Private;
 use crate::stats::Collector;
 use framebus_bus::{
-    Bus, Delivery, Domain, FrameSample, FrameSubscriber, HealthSubscriber, ResultSample,
-    ResultSubscriber,
+    Bus, Delivery, FrameSample, FrameSubscriber, HealthSubscriber, ResultSample, ResultSubscriber,
 };
-use framebus_service::{Failure, Kind, OrFail, Shutdown, clock};
+use framebus_service::{Failure, Shutdown, clock};
 use framebus_types::{Counter, Health, Role, State};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -60,23 +58,9 @@ pub(super) fn run(
     if inputs.is_empty() {
         return Ok(0);
     }
-    let folder = private_folder()?;
-    let file = folder.path().join("detect.toml");
-    let instance = format!("detect-{}", std::process::id());
-    let text = inputs::config(settings.args, settings.model, &instance, folder.path(), inputs)
-        .map_err(|error| Failure::message(Kind::Usage, error))?;
-    write_private(&file, &text)?;
-    let config = framebus_config::load(&file).map_err(|errors| {
-        // The file is none of the user's business; the values are.
-        let lines: Vec<String> = errors
-            .iter()
-            .map(|error| match &error.value {
-                Some(value) => format!("{value}: {}", error.message),
-                None => format!("{}: {}", error.key, error.message),
-            })
-            .collect();
-        Failure::message(Kind::Usage, lines.join("\n"))
-    })?;
+    let mut private = Private::new("detect")?;
+    let text = inputs::config(settings.args, settings.model, private.folder(), inputs)?;
+    let (file, config, domain) = private.configure(&text)?;
     let inputs: Vec<Input> = inputs
         .iter()
         .zip(&config.cameras)
@@ -92,42 +76,11 @@ pub(super) fn run(
             input
         })
         .collect();
-    let domain = framebus_service::domain(&config)?;
-    let result = Bus::open(&domain, "detect").map_err(Failure::from).and_then(|bus| {
-        let mut session = Session::start(settings, &inputs, &bus, &file, printer)?;
-        let result = session.run(shutdown);
-        session.stop();
-        result
-    });
-    remove(&domain);
+    let bus = Bus::open(&domain, "detect")?;
+    let mut session = Session::start(settings, &inputs, &bus, &file, printer)?;
+    let result = session.run(shutdown);
+    session.stop();
     result
-}
-
-fn remove(domain: &Domain) {
-    if let Err(error) = domain.remove_leftovers() {
-        tracing::warn!(%error, folder = %domain.folder().display(), "cannot be removed");
-    }
-}
-
-/// A folder for this user alone, with a short path: sockets lie below it.
-fn private_folder() -> Result<tempfile::TempDir, Failure> {
-    let base = std::env::temp_dir();
-    let base = if base.as_os_str().len() <= 12 { base } else { PathBuf::from("/tmp") };
-    tempfile::Builder::new().prefix("framebus-").tempdir_in(&base).map_err(|error| Failure {
-        kind: Kind::Unavailable,
-        error: anyhow::Error::new(error)
-            .context(format!("cannot make a temporary folder in {}", base.display())),
-    })
-}
-
-/// Sources may hold passwords.
-fn write_private(file: &Path, text: &str) -> Result<(), Failure> {
-    let write = || {
-        let mut output = std::fs::File::options().write(true).create_new(true).open(file)?;
-        output.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        output.write_all(text.as_bytes())
-    };
-    write().or_fail(Kind::Unavailable)
 }
 
 enum Phase {

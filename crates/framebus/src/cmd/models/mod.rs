@@ -1,4 +1,6 @@
-//! `framebus models`: brings a model and shows what is there.
+//! `framebus models`: brings a model, prepares it and shows what is there.
+
+mod prepare;
 
 use crate::table::{mib, table};
 use crate::{annotate, out};
@@ -20,7 +22,7 @@ const SHA256: &str = "75cc3648650bdab6baac92fcff3627148405a9a15aca86ca7117b6d1ab
 /// A model in a zip archive is never larger; a bomb would be.
 const MEMBER_MAX: u64 = 512 << 20;
 
-/// Bring a model, or list what is there
+/// Bring a model, prepare it, or list what is there
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -49,6 +51,26 @@ The model's licence is AGPL-3.0 (Ultralytics); framebus itself does not contain 
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+    /// Make a model ready for any size and batch, once
+    ///
+    /// Cuts the detection head off, so that the network takes the shape of the camera
+    /// instead of a square, and keeps the result in the cache ($CACHE_DIRECTORY,
+    /// $XDG_CACHE_HOME/framebus or ~/.cache/framebus). Inference does this by itself when
+    /// needed. A model that cannot be cut runs as it is; the reason is printed.
+    #[command(after_help = "\
+Examples:
+  framebus models prepare
+  framebus models prepare --config /etc/framebus/framebus.toml
+  framebus models prepare yolov8s.onnx --output yolov8s-cut.onnx
+  framebus models prepare yolov8s.onnx --json
+
+With --json, one object: model, prepared; when true also file (or not_kept with the
+reason), bins, classes, scales (stride, boxes, classes), free, multiple_of, bytes_before,
+bytes_after, took_ms; when false reason.
+
+Exit codes: 0 also when the model runs as it is, 78 it is no model, 69 the output
+cannot be written.")]
+    Prepare(prepare::Args),
     /// List the models in the folders where `framebus detect` looks
     List,
 }
@@ -57,6 +79,7 @@ The model's licence is AGPL-3.0 (Ultralytics); framebus itself does not contain 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
         Models::Fetch { from, to } => fetch(from.as_deref(), to)?,
+        Models::Prepare(args) => prepare::run(args)?,
         Models::List => list()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,12 @@
 //! fire. The box of a cell is the cell itself. So a picture that is black but for
 //! one pure red cell yields one box of class 0 with score 1, exactly where the cell
 //! is; grey, white and black yield nothing.
+//!
+//! With a [`DflHead`] it ends like Ultralytics' exports, so that its head can be cut off.
+
+mod dfl;
+
+pub use dfl::DflHead;
 
 use crate::OutputLayout;
 use crate::onnx::{
@@ -19,8 +25,9 @@ use prost::Message;
 /// Side of the cells that [`TinyDetector`] looks at, in pixels of its input.
 pub const CELL: usize = 32;
 
-/// `AttributeProto.AttributeType.INT` and `INTS`.
+/// `AttributeProto.AttributeType.INT`, `TENSOR` and `INTS`.
 const INT: i32 = 2;
+const TENSOR: i32 = 4;
 const INTS: i32 = 7;
 
 /// A recipe for a tiny detector.
@@ -31,8 +38,12 @@ pub struct TinyDetector {
     /// Fixed height and width, multiples of [`CELL`]; `None` leaves batch, height
     /// and width free.
     pub size: Option<(usize, usize)>,
-    /// How the output lies.
+    /// How the output lies. [`OutputLayout::Heads`] is not written: cut a model with a
+    /// head instead ([`crate::Model::cut`]).
     pub layout: OutputLayout,
+    /// The head of an Ultralytics export; `None`: boxes and scores come straight from
+    /// the cells, and nothing can be cut off. Dense layouts only.
+    pub head: Option<DflHead>,
     /// Cells with a score above 0.9 answer NaN instead.
     pub nan_above: bool,
     /// Metadata entries; `task`, `stride`, `names` (and `imgsz` for a fixed size) by
@@ -41,6 +52,12 @@ pub struct TinyDetector {
 }
 
 impl TinyDetector {
+    /// As [`TinyDetector::new`] with a head of 16 bins as in YOLOv8's export.
+    #[must_use]
+    pub fn with_head(classes: usize, size: Option<(usize, usize)>) -> Self {
+        Self { head: Some(DflHead::default()), ..Self::new(classes, size) }
+    }
+
     /// A dense detector with the metadata of an Ultralytics export.
     #[must_use]
     pub fn new(classes: usize, size: Option<(usize, usize)>) -> Self {
@@ -64,6 +81,7 @@ impl TinyDetector {
             classes,
             size,
             layout: OutputLayout::Dense { channels_first: true },
+            head: None,
             nan_above: false,
             metadata,
         }
@@ -81,14 +99,22 @@ impl TinyDetector {
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
         let mut graph = Graph::default();
-        graph.averages();
-        graph.scores(self.classes);
-        if self.nan_above {
-            graph.nan_above();
+        if let Some(head) = &self.head {
+            head.write(&mut graph, self.classes, self.size);
+        } else {
+            graph.averages();
+            graph.scores(self.classes);
+            if self.nan_above {
+                graph.nan_above();
+            }
+            graph.centres();
         }
-        graph.centres();
         let (tail, dims) = self.tail(&mut graph);
-        let anchors = self.size.map(|(height, width)| (height / CELL) * (width / CELL));
+        let cells = |side: usize| self.size.map(|(height, width)| (height / side) * (width / side));
+        let anchors = match &self.head {
+            Some(_) => dfl::STRIDES.iter().map(|&stride| cells(stride)).sum(),
+            None => cells(CELL),
+        };
         let batch = dim(self.size.map(|_| 1), "batch");
         let anchors = dim(anchors, "anchors");
         let output = match dims {
@@ -107,6 +133,13 @@ impl TinyDetector {
     fn tail(&self, graph: &mut Graph) -> (String, Tail) {
         let channels = 4 + self.classes;
         match self.layout {
+            OutputLayout::Dense { channels_first } if self.head.is_some() => {
+                if channels_first {
+                    return ("output0".to_owned(), Tail::Rows(channels));
+                }
+                graph.node("Transpose", &["output0"], "transposed", vec![ints("perm", &[0, 2, 1])]);
+                ("transposed".to_owned(), Tail::Columns(channels))
+            }
             OutputLayout::Dense { channels_first } => {
                 graph.node(
                     "Concat",
@@ -122,7 +155,7 @@ impl TinyDetector {
                 graph.node("Transpose", &["output0"], "transposed", vec![ints("perm", &[0, 2, 1])]);
                 ("transposed".to_owned(), Tail::Columns(channels))
             }
-            OutputLayout::EndToEnd => {
+            OutputLayout::EndToEnd | OutputLayout::Heads => {
                 graph.end_to_end();
                 ("end2end".to_owned(), Tail::Columns(6))
             }
@@ -245,7 +278,26 @@ impl Graph {
             name: format!("{op}_{output}"),
             op_type: op.to_owned(),
             attribute,
+            domain: String::new(),
         });
+    }
+
+    /// Writes every constant as a `Constant` node in front of all others,
+    /// as exporters do without simplification.
+    fn initialisers_to_nodes(&mut self) {
+        let constants = std::mem::take(&mut self.tensors).into_iter().map(|tensor| NodeProto {
+            output: vec![tensor.name.clone()],
+            name: format!("Constant_{}", tensor.name),
+            op_type: "Constant".to_owned(),
+            attribute: vec![AttributeProto {
+                name: "value".to_owned(),
+                t: Some(tensor),
+                r#type: TENSOR,
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        });
+        self.nodes.splice(0..0, constants);
     }
 
     fn float(&mut self, name: &str, dims: &[i64], values: &[f32]) {
@@ -264,6 +316,7 @@ impl Graph {
             data_type,
             name: name.to_owned(),
             raw_data: Bytes::from(raw),
+            ..TensorProto::default()
         });
     }
 
@@ -298,11 +351,16 @@ impl Graph {
 }
 
 fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), i, ints: Vec::new(), r#type: INT }
+    AttributeProto { name: name.to_owned(), i, r#type: INT, ..AttributeProto::default() }
 }
 
 fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), i: 0, ints: ints.to_vec(), r#type: INTS }
+    AttributeProto {
+        name: name.to_owned(),
+        ints: ints.to_vec(),
+        r#type: INTS,
+        ..AttributeProto::default()
+    }
 }
 
 fn dim(fixed: Option<usize>, name: &str) -> DimensionProto {

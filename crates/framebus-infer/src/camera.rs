@@ -1,0 +1,88 @@
+//! One camera as this process sees it.
+
+use framebus_bus::FrameSubscriber;
+use framebus_service::Vitals;
+use framebus_types::{Counter, FLAG_MOTION, FLAG_MOTION_MEASURED, FrameHeader, Role};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A camera's subscription, counters and motion gate.
+#[derive(Debug)]
+pub struct Camera {
+    subscriber: FrameSubscriber,
+    pub(crate) every_frame: bool,
+    vitals: Arc<Vitals>,
+    /// Epoch and sequence number of the last frame taken.
+    last: Mutex<Option<(u64, u64)>>,
+    /// With a motion gate: a frame is looked at after so long whatever moved, ns.
+    motion_force_ns: Option<u64>,
+    /// Capture time of the last frame that passed the gate; 0 lets the next one pass.
+    looked_ns: AtomicU64,
+}
+
+impl Camera {
+    /// A camera that has not delivered yet. With `motion_force_ns`, frames in which
+    /// nothing moved are skipped, for so long at most.
+    #[must_use]
+    pub fn new(
+        subscriber: FrameSubscriber,
+        every_frame: bool,
+        motion_force_ns: Option<u64>,
+        vitals: Arc<Vitals>,
+    ) -> Self {
+        let (last, looked_ns) = (Mutex::new(None), AtomicU64::new(0));
+        Self { subscriber, every_frame, vitals, last, motion_force_ns, looked_ns }
+    }
+
+    /// Its frames.
+    #[must_use]
+    pub fn subscriber(&self) -> &FrameSubscriber {
+        &self.subscriber
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+
+    /// Counts the frame and those missing before it.
+    pub(crate) fn count(&self, header: &FrameHeader) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = match *last {
+            Some((epoch, sequence)) if epoch == header.epoch_ns => sequence + 1,
+            // A restarted capture process counts from 0; what came before our
+            // own start we did not miss.
+            Some(_) => 0,
+            None => header.sequence,
+        };
+        *last = Some((header.epoch_ns, header.sequence));
+        drop(last);
+        self.vitals.add(Counter::Taken, 1);
+        self.vitals.add(Counter::Missed, header.sequence.saturating_sub(expected));
+    }
+
+    /// Whether the motion gate keeps the frame from the engine. One that passes is
+    /// the last look from now on.
+    pub(crate) fn skips(&self, header: &FrameHeader) -> bool {
+        let Some(force_ns) = self.motion_force_ns else { return false };
+        let looked_ns = self.looked_ns.load(Relaxed);
+        let still = header.flags & (FLAG_MOTION_MEASURED | FLAG_MOTION) == FLAG_MOTION_MEASURED;
+        let recent = looked_ns != 0 && header.capture_ns.saturating_sub(looked_ns) < force_ns;
+        if !(still && recent) {
+            self.looked_ns.store(header.capture_ns, Relaxed);
+        }
+        still && recent
+    }
+
+    /// A frame that passed the gate was not answered: the next one passes.
+    pub(crate) fn look_again(&self) {
+        self.looked_ns.store(0, Relaxed);
+    }
+}
+
+/// Vitals of one camera in this process.
+#[must_use]
+pub fn camera_vitals(name: &str) -> Arc<Vitals> {
+    Vitals::new(Role::InferCamera, name)
+}

@@ -1,0 +1,107 @@
+//! In steady state a frame costs no allocation on its way through the pipeline.
+
+#![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
+
+mod common;
+
+use common::{CLIP, LIVE, Played, WIDE, World, until};
+use framebus_bus::Limits;
+use framebus_types::Counter;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+#[derive(Clone, Copy)]
+enum Role {
+    Other = 0,
+    Taker = 1,
+    Worker = 2,
+}
+
+/// Allocations by the role of the thread that made them.
+static COUNTS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+thread_local! {
+    static ROLE: Cell<Role> = const { Cell::new(Role::Other) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches an
+// atomic and a thread-local cell without a destructor, neither of which allocates.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as this function's own contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as this function's own contract.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as this function's own contract.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+fn count() {
+    COUNTS[ROLE.get() as usize].fetch_add(1, Relaxed);
+}
+
+fn counted() -> (u64, u64) {
+    (COUNTS[Role::Taker as usize].load(Relaxed), COUNTS[Role::Worker as usize].load(Relaxed))
+}
+
+/// What is left is iceoryx2's own (0.10.0): its wait set collects the descriptors of
+/// each wake-up in two vectors, and each loan of a result is behind an `Arc`.
+#[test]
+fn a_frame_costs_no_allocation_but_those_of_iceoryx2() {
+    const ROUNDS: u64 = 300;
+    let world = World::new(Limits { in_flight: 2, ..Limits::default() });
+    let mut engine = Played::new(|_, _, _| {
+        ROLE.set(Role::Worker);
+        Ok(())
+    });
+    (engine.contexts, engine.max_batch) = (2, 4);
+    engine.load = Arc::new(|shape| {
+        // The base shape is loaded by the thread that becomes the taker.
+        if shape == WIDE {
+            ROLE.set(Role::Taker);
+        }
+        Ok(())
+    });
+    let cameras = [("a", LIVE), ("b", LIVE), ("c", CLIP)];
+    let pipeline = world.start(engine, &cameras);
+    let mut feeders = cameras.map(|(name, policy)| world.camera(name, policy, 64, 36));
+    let mut play = |rounds: u64| {
+        let before = counted();
+        for _ in 0..rounds {
+            // One by one: each frame wakes the taker once.
+            for feeder in &mut feeders {
+                feeder.send();
+                drop(pipeline.next());
+            }
+        }
+        until(|| (0..3).all(|camera| pipeline.reconciles(camera)));
+        let after = counted();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    // Buffers grow to their size, connections are made.
+    play(100);
+    let (taker, worker) = play(ROUNDS);
+    let frames = 3 * ROUNDS;
+    assert_eq!(worker, frames, "one loan of a result per frame");
+    // Half a wake-up more per frame, for those on which there was nothing; one
+    // allocation of ours per frame would be 3.
+    assert!(taker >= 2 * frames && 2 * taker <= 5 * frames, "{taker} in {frames} wake-ups");
+    let ok: u64 = pipeline.vitals.iter().map(|vitals| vitals.get(Counter::Ok)).sum();
+    assert_eq!(ok, frames + 300);
+}

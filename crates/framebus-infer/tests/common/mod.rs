@@ -1,0 +1,380 @@
+//! A pipeline over the real bus around an engine that a test plays.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use framebus_bus::{Bus, Delivery, Domain, FramePublisher, Limits, ResultSubscriber};
+use framebus_engine::{
+    BatchOutput, Context, Engine, EngineError, EngineInfo, FrameOutput, FrameRequest, Mode,
+    Precision, Shape, ShapePolicy, StageTimes, Thresholds,
+};
+use framebus_infer::camera::camera_vitals;
+use framebus_infer::publish::Results;
+use framebus_infer::scheduler::Policy;
+use framebus_infer::{Parts, Source, run};
+use framebus_service::{Failure, Shutdown, Vitals, clock};
+use framebus_types::{Counter, Fourcc, FrameHeader, Outcome, Reason, Role, text};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Longest wait for anything: a test that hangs fails instead.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const WIDE: Shape = Shape { height: 384, width: 640 };
+pub const LIVE: Policy = Policy { weight: 1, max_age_ns: 0, every_frame: false };
+pub const CLIP: Policy = Policy { every_frame: true, ..LIVE };
+
+/// What a call of the engine does; gets the context's number and input.
+pub type Run = dyn Fn(usize, Shape, &[FrameRequest<'_>]) -> Result<(), String> + Send + Sync;
+/// What loading an input does.
+pub type Load = dyn Fn(Shape) -> Result<(), String> + Send + Sync;
+
+/// An engine without a network: answers no boxes and allocates nothing.
+#[derive(Clone)]
+pub struct Played {
+    pub contexts: usize,
+    pub max_batch: usize,
+    pub run: Arc<Run>,
+    pub load: Arc<Load>,
+}
+
+impl Played {
+    pub fn new(
+        run: impl Fn(usize, Shape, &[FrameRequest<'_>]) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { contexts: 1, max_batch: 1, run: Arc::new(run), load: Arc::new(|_| Ok(())) }
+    }
+
+    fn info(&self) -> EngineInfo {
+        EngineInfo {
+            backend: "played",
+            device: "none".to_owned(),
+            version: "0".to_owned(),
+            model: "played".to_owned(),
+            precision: Precision::F32,
+            shapes: ShapePolicy::CameraShaped { side: 640, stride: 32 },
+            base: WIDE,
+            mode: Mode::Throughput,
+            contexts: self.contexts,
+            max_batch: self.max_batch,
+            labels: vec!["thing".to_owned()],
+        }
+    }
+}
+
+struct PlayedEngine(EngineInfo, Played);
+
+impl Engine for PlayedEngine {
+    fn info(&self) -> &EngineInfo {
+        &self.0
+    }
+
+    fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
+        (self.1.load)(shape).map_err(|reason| EngineError::Run {
+            backend: "played",
+            stage: "loading",
+            reason,
+        })?;
+        let context = |number| -> Box<dyn Context> {
+            Box::new(PlayedContext { number, shape, run: self.1.run.clone() })
+        };
+        Ok((0..self.1.contexts).map(context).collect())
+    }
+}
+
+struct PlayedContext {
+    number: usize,
+    shape: Shape,
+    run: Arc<Run>,
+}
+
+impl Context for PlayedContext {
+    fn run(
+        &mut self,
+        batch: &[FrameRequest<'_>],
+        output: &mut BatchOutput,
+    ) -> Result<(), EngineError> {
+        let start = clock::monotonic_ns();
+        (self.run)(self.number, self.shape, batch).map_err(|reason| EngineError::Run {
+            backend: "played",
+            stage: "inference",
+            reason,
+        })?;
+        if output.frames.len() < batch.len() {
+            output.frames.resize_with(batch.len(), FrameOutput::default);
+        }
+        let end = clock::monotonic_ns();
+        output.times = StageTimes {
+            preprocessed_ns: start,
+            inference_start_ns: start,
+            inference_end_ns: end,
+            decoded_ns: end,
+        };
+        Ok(())
+    }
+
+    fn infer_only(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// The byte that a test frame is filled with: its sequence number, cut.
+pub fn number(request: &FrameRequest<'_>) -> u8 {
+    match request.view.planes() {
+        framebus_vision::Planes::Nv12 { y, .. } => y[0],
+        framebus_vision::Planes::Rgb24 { data, .. } => data[0],
+    }
+}
+
+/// A domain of its own that leaves nothing behind.
+pub struct World {
+    domain: Domain,
+    /// `None` in a process that has joined another one's world.
+    root: Option<tempfile::TempDir>,
+}
+
+impl World {
+    pub fn new(limits: Limits) -> Self {
+        let root = tempfile::Builder::new().prefix("fb").tempdir_in("/tmp").expect("temp dir");
+        let name = root.path().file_name().expect("name").to_string_lossy().to_lowercase();
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let domain = Domain::new(&name, root.path(), limits).expect("valid");
+        Self { domain, root: Some(root) }
+    }
+
+    /// The world of another process, by what [`World::name`] answers there.
+    pub fn join(instance: &str, root: &Path, limits: Limits) -> Self {
+        Self { domain: Domain::new(instance, root, limits).expect("valid"), root: None }
+    }
+
+    /// Instance and folder.
+    pub fn name(&self) -> (String, PathBuf) {
+        let folder = self.domain.folder();
+        let root = folder.parent().expect("instances lie in a root");
+        (self.domain.instance().to_owned(), root.to_owned())
+    }
+
+    pub fn bus(&self, name: &str) -> Bus {
+        Bus::open(&self.domain, name).expect("bus opens")
+    }
+
+    /// Starts the pipeline on a thread of its own and waits until it runs.
+    pub fn start(&self, engine: Played, cameras: &[(&str, Policy)]) -> Pipeline {
+        let sources = cameras.iter().map(|&(name, policy)| source(name, policy)).collect();
+        self.start_with(engine, sources)
+    }
+
+    pub fn start_with(&self, engine: Played, sources: Vec<Source>) -> Pipeline {
+        let vitals: Vec<_> = sources.iter().map(|source| source.vitals.clone()).collect();
+        let process = Vitals::new(Role::Infer, "infer");
+        let shutdown = Shutdown::new();
+        // Before the pipeline: what it publishes first is received, too.
+        let reader = self.bus("reader");
+        let results = reader.result_subscriber("reader").expect("results");
+        let (domain, stop, infer) = (self.domain.clone(), shutdown.clone(), process.clone());
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let body = move || -> Result<(), Failure> {
+            let bus = Bus::open(&domain, "infer")?;
+            let info = engine.info();
+            let publisher = bus.result_publisher(stop.flag())?;
+            let vitals = sources.iter().map(|source| source.vitals.clone()).collect();
+            run(
+                Parts {
+                    bus: &bus,
+                    engine: Box::new(PlayedEngine(info.clone(), engine)),
+                    results: Results::new(publisher, vitals, &info),
+                    sources,
+                    thresholds: Thresholds {
+                        confidence: 0.25,
+                        iou: 0.7,
+                        max_detections: 300,
+                        classes: None,
+                    },
+                    process: infer,
+                    shutdown: stop,
+                    progress: Arc::new(AtomicBool::new(false)),
+                },
+                move || ready.send(()).expect("the test waits"),
+            )
+        };
+        let thread = std::thread::Builder::new().name("taker".to_owned()).spawn(body);
+        let thread = thread.expect("a thread");
+        is_ready.recv_timeout(PATIENCE).expect("the pipeline starts");
+        Pipeline { thread: Some(thread), results, _reader: reader, process, vitals, shutdown }
+    }
+
+    /// A camera's publisher for frames of `width` x `height`.
+    pub fn camera(&self, name: &str, policy: Policy, width: u32, height: u32) -> Feeder {
+        let delivery = if policy.every_frame { Delivery::EveryFrame } else { Delivery::Latest };
+        let bus = self.bus(name);
+        let bytes = (width * height * 3 / 2) as usize;
+        let stop = Arc::new(AtomicBool::new(false));
+        let publisher = bus.frame_publisher(name, bytes, delivery, stop).expect("publisher");
+        Feeder { publisher, _bus: bus, name: name.to_owned(), sequence: 0, width, height }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.root.is_some() {
+            let _ = self.domain.remove_leftovers();
+        }
+    }
+}
+
+pub fn source(name: &str, policy: Policy) -> Source {
+    Source {
+        name: name.to_owned(),
+        policy,
+        stall_ns: 5_000_000_000,
+        motion_force_ns: None,
+        vitals: camera_vitals(name),
+    }
+}
+
+/// A running pipeline and what it publishes.
+pub struct Pipeline {
+    thread: Option<JoinHandle<Result<(), Failure>>>,
+    results: ResultSubscriber,
+    _reader: Bus,
+    pub process: Arc<Vitals>,
+    pub vitals: Vec<Arc<Vitals>>,
+    pub shutdown: Shutdown,
+}
+
+/// A result as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Got {
+    pub camera: String,
+    pub sequence: u64,
+    pub outcome: Outcome,
+    pub reason: Reason,
+    pub message: String,
+    pub context: u32,
+}
+
+impl fmt::Display for Got {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = if self.reason == Reason::None { "" } else { self.reason.as_str() };
+        let text = format!("{}{} {} {reason}", self.camera, self.sequence, self.outcome.as_str());
+        f.write_str(text.trim_end())
+    }
+}
+
+impl Pipeline {
+    /// The next result.
+    pub fn next(&self) -> Got {
+        let waits = PATIENCE.as_millis() / 10;
+        for _ in 0..waits {
+            if let Some(got) = self.poll() {
+                return got;
+            }
+            let _ = self.results.waker().wait(Duration::from_millis(10)).expect("waits");
+        }
+        panic!("no result came");
+    }
+
+    /// `camera sequence outcome reason` of the next `count` results.
+    pub fn texts(&self, count: usize) -> Vec<String> {
+        (0..count).map(|_| self.next().to_string()).collect()
+    }
+
+    /// A result if one is there.
+    pub fn poll(&self) -> Option<Got> {
+        let result = self.results.receive().expect("receives")?;
+        Some(Got {
+            camera: result.camera().to_owned(),
+            sequence: result.header().sequence,
+            outcome: result.outcome(),
+            reason: result.reason(),
+            message: result.message().to_owned(),
+            context: result.header().context,
+        })
+    }
+
+    /// Stops it and answers how it ended and what it published last.
+    pub fn stop(mut self) -> (Result<(), Failure>, Vec<Got>) {
+        self.shutdown.request();
+        let ended = self.thread.take().expect("runs").join().expect("no panic");
+        (ended, std::iter::from_fn(|| self.poll()).collect())
+    }
+
+    /// Every frame that was taken has one result.
+    pub fn reconciles(&self, camera: usize) -> bool {
+        let get = |counter| self.vitals[camera].get(counter);
+        let results =
+            [Counter::Ok, Counter::Skipped, Counter::Superseded, Counter::Stale, Counter::Failed];
+        get(Counter::Taken) == results.into_iter().map(get).sum::<u64>()
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.shutdown.request();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A camera.
+pub struct Feeder {
+    publisher: FramePublisher,
+    _bus: Bus,
+    name: String,
+    sequence: u64,
+    width: u32,
+    height: u32,
+}
+
+impl Feeder {
+    /// Sends a frame that was just captured.
+    pub fn send(&mut self) {
+        self.send_with(|_| {});
+    }
+
+    /// Sends a frame of another size.
+    pub fn send_sized(&mut self, width: u32, height: u32) {
+        (self.width, self.height) = (width, height);
+        self.send();
+    }
+
+    /// Sends a frame whose header `change` has had its way with.
+    pub fn send_with(&mut self, change: impl FnOnce(&mut FrameHeader)) {
+        let (width, height) = (self.width, self.height);
+        let now_ns = clock::monotonic_ns();
+        let mut header = FrameHeader {
+            camera: text::pack(&self.name),
+            epoch_ns: 1,
+            sequence: self.sequence,
+            capture_ns: now_ns,
+            publish_ns: now_ns,
+            width,
+            height,
+            fourcc: Fourcc::Nv12.into(),
+            strides: [width, width, 0, 0],
+            offsets: [0, width * height, 0, 0],
+            ..FrameHeader::default()
+        };
+        change(&mut header);
+        let mut loan = self.publisher.loan((width * height * 3 / 2) as usize).expect("a loan");
+        loan.payload_mut()[0] = self.sequence as u8;
+        let recipients = self.publisher.publish(loan, &header).expect("sent");
+        assert_eq!(recipients, 1);
+        self.sequence += 1;
+    }
+}
+
+/// Waits until `what` holds.
+pub fn until(what: impl Fn() -> bool) {
+    let patience = Shutdown::new();
+    for _ in 0..PATIENCE.as_millis() {
+        if what() {
+            return;
+        }
+        let _ = patience.wait(Duration::from_millis(1));
+    }
+    panic!("waited in vain");
+}

@@ -1,0 +1,94 @@
+//! What the pixel and box work of one frame costs on this machine:
+//! `cargo bench -p framebus-vision`.
+#![allow(clippy::unwrap_used, reason = "a failed step ends the benchmark")]
+
+mod data;
+
+use data::{BINS, CLASSES, Heads, Picture, THRESHOLDS};
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use framebus_vision::{
+    DenseOutput, HeadOutput, Layout, Letterbox, Nms, Postprocess, Region, Resampler,
+};
+
+fn main() {
+    divan::main();
+}
+
+/// Width, height of the source and of the network's input.
+type Sizes = [usize; 4];
+
+const SIZES: [Sizes; 6] = [
+    [1920, 1080, 640, 384],
+    [1280, 720, 640, 384],
+    [2688, 1520, 640, 384],
+    [3840, 2160, 640, 384],
+    [1920, 1080, 640, 640],
+    [640, 480, 640, 640],
+];
+
+fn letterbox(bencher: Bencher<'_, '_>, picture: &Picture, region: Region, dst: [usize; 2]) {
+    let view = picture.view().unwrap();
+    let mut resampler = Resampler::for_region(&view, region, dst[0], dst[1]).unwrap();
+    let mut out = vec![0.0; resampler.output_len()];
+    let bytes = BytesCount::of_many::<f32>(out.len());
+    bencher
+        .counter(bytes)
+        .bench_local(|| resampler.run(black_box(&view), black_box(&mut out)).unwrap());
+}
+
+#[divan::bench(args = SIZES)]
+fn letterbox_nv12(bencher: Bencher<'_, '_>, [w, h, dst_w, dst_h]: Sizes) {
+    let whole = Region { x: 0, y: 0, width: w, height: h };
+    letterbox(bencher, &Picture::new(w, h, false), whole, [dst_w, dst_h]);
+}
+
+#[divan::bench]
+fn letterbox_nv12_region(bencher: Bencher<'_, '_>) {
+    let region = Region { x: 400, y: 200, width: 960, height: 540 };
+    letterbox(bencher, &Picture::new(1920, 1080, false), region, [640, 384]);
+}
+
+#[divan::bench]
+fn letterbox_rgb24(bencher: Bencher<'_, '_>) {
+    let whole = Region { x: 0, y: 0, width: 1920, height: 1080 };
+    letterbox(bencher, &Picture::new(1920, 1080, true), whole, [640, 384]);
+}
+
+/// The floor: as many bytes as a 1080p letterbox to 640x384 reads and writes.
+#[divan::bench]
+fn letterbox_floor_memcpy(bencher: Bencher<'_, '_>) {
+    let from = vec![1_u8; (1920 * (360 + 540) + 4 * 3 * 640 * 384) / 2];
+    let mut to = vec![0_u8; from.len()];
+    bencher.bench_local(|| black_box(&mut to).copy_from_slice(black_box(&from)));
+}
+
+#[divan::bench]
+fn decode_heads(bencher: Bencher<'_, '_>) {
+    let heads = Heads::new(640, 384);
+    let scales = heads.scales();
+    let letterbox = Letterbox::new(1920, 1080, 640, 384);
+    let (mut post, mut found) = (Postprocess::default(), Vec::new());
+    bencher.bench_local(|| {
+        let output = HeadOutput::new(black_box(&scales), CLASSES, BINS).unwrap();
+        post.run_heads(output, &THRESHOLDS, &letterbox, &mut found).unwrap()
+    });
+}
+
+#[divan::bench]
+fn decode_dense(bencher: Bencher<'_, '_>) {
+    let data = data::dense(5040);
+    let letterbox = Letterbox::new(1920, 1080, 640, 384);
+    let (mut post, mut found) = (Postprocess::default(), Vec::new());
+    bencher.bench_local(|| {
+        let output = DenseOutput::new(black_box(&data), Layout::ChannelsFirst, CLASSES, 5040);
+        post.run(output.unwrap(), &THRESHOLDS, &letterbox, &mut found).unwrap()
+    });
+}
+
+#[divan::bench]
+fn nms(bencher: Bencher<'_, '_>) {
+    let candidates = data::candidates();
+    let mut nms = Nms::default();
+    bencher.bench_local(|| nms.run(black_box(&candidates), 0.7, 300).0.len());
+}
