@@ -48,6 +48,9 @@ peers: ready ## framebus beside Python loops and benchmark_app, in turns
 	$(ENV) cargo build --release --workspace --bins
 	@scripts/peers/compare.sh
 
+instructions: ready ## instructions of the hot functions, counted by valgrind
+	@scripts/instructions.sh
+
 docs: ready ## the API documentation, in target/doc
 	$(ENV) cargo doc --workspace --no-deps
 

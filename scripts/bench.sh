@@ -43,4 +43,6 @@ bench "hand-over of a frame" bus
 bench "one camera, live" pipeline "${MODEL[@]}" "${PICTURES[@]}"
 bench "eight cameras, as much as goes" pipeline "${MODEL[@]}" "${PICTURES[@]}" --cameras 8 --fps max
 bench "one fast camera beside seven slow ones" pipeline "${MODEL[@]}" "${PICTURES[@]}" --fps 120,10x7 --without-first
+bench "a real clip, decoding included" clip "$FB_MEDIA/street1080.mp4" "${MODEL[@]}"
+bench "how many cameras fit" pipeline "${MODEL[@]}" "${PICTURES[@]}" --cameras auto --latency 100ms --fps 15
 bench "one and a half times what the engine can do" pipeline "${MODEL[@]}" "${PICTURES[@]}" --cameras 8 --fps 150% --max-age-ms 500

@@ -50,6 +50,7 @@ while read -r name; do
     names+=("$name")
     counts+=("$(count "$name")")
 done < <("$program")
+[[ ${#names[@]} != 0 ]] || die "$program names no function to count"
 
 # What the baseline says of a name, or nothing.
 before() { [[ -z "$against" ]] || sed -n "s/^ *\"$1\": *\([0-9]\+\).*/\1/p" "$against"; }

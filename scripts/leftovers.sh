@@ -4,8 +4,8 @@
 # usage: scripts/leftovers.sh snapshot FILE    remember what is there now
 #        scripts/leftovers.sh check FILE       fail if there is more than that
 #
-# Looked at: framebus's files in /dev/shm, its default bus folder in /tmp, and
-# running processes of this checkout's build. A snapshot comes
+# Looked at: framebus's files in /dev/shm, its default bus folder in /tmp and those of
+# `detect` and `bench`, and running processes of this checkout's build. A snapshot comes
 # first because an installation of framebus may be at work on the same machine.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
@@ -19,8 +19,8 @@ list() {
             fb[0-9]*_* | *framebus*) echo "shm $entry" ;;
         esac
     done
-    # The default bus.root; empty folders may stay.
-    find "/tmp/framebus-$(id -u)" \( -type f -o -type s \) -printf 'bus %p\n' 2>/dev/null || true
+    # The default bus.root, and private instances; empty folders may stay.
+    find /tmp/framebus-* -user "$(id -u)" \( -type f -o -type s \) -printf 'bus %p\n' 2>/dev/null || true
     for entry in /proc/[0-9]*; do
         exe="$(readlink "$entry/exe" 2>/dev/null)" || continue
         exe="${exe% (deleted)}"

@@ -23,6 +23,9 @@ import numpy as np
 
 from detector import Detector
 
+# Longest wait for the other loops: one that failed never comes.
+BARRIER_S = 120
+
 
 def cpu_s():
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -104,7 +107,10 @@ def main():
         folder, count = args.barrier
         with open(os.path.join(folder, str(os.getpid())), "w", encoding="ascii"):
             pass
+        give_up = time.monotonic() + BARRIER_S
         while len(os.listdir(folder)) < int(count):
+            if time.monotonic() > give_up:
+                raise SystemExit(f"fewer than {count} loops were ready within {BARRIER_S} s")
             time.sleep(0.01)
     camera = Camera(args.clip, *args.realtime) if args.realtime else None
 

@@ -4,10 +4,24 @@ use framebus_tests::{Collector, Exit, HealthWatch, World, asset, example, openvi
 use framebus_types::{Role, State};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-const SUBCOMMANDS: [&str; 10] =
-    ["up", "check", "detect", "tap", "status", "top", "trace", "models", "completions", "man"];
+const SUBCOMMANDS: [&str; 11] = [
+    "up",
+    "check",
+    "detect",
+    "tap",
+    "status",
+    "top",
+    "trace",
+    "models",
+    "bench",
+    "completions",
+    "man",
+];
 
 fn framebus(world: &World, args: &[&str]) -> Exit {
     let name = format!("framebus-{}", args.first().unwrap_or(&"none"));
@@ -358,4 +372,39 @@ fn passwords_appear_nowhere() {
     }
     drop(server);
     world.assert_gone();
+}
+
+#[test]
+fn a_model_is_prepared_whatever_its_name_and_never_over_a_device() {
+    let Some(model) = asset("models/yolov8n.onnx") else { return };
+    let mut world = World::new();
+    let cache = world.path("cache");
+    world.environment.push(("CACHE_DIRECTORY".to_owned(), cache.display().to_string()));
+    let prepare = |model: &Path, output: Option<&Path>| {
+        let mut args = ["models", "prepare", "--json"].map(OsStr::new).to_vec();
+        args.push(model.as_os_str());
+        args.extend(output.map(|_| OsStr::new("--output")));
+        args.extend(output.map(Path::as_os_str));
+        world.framebus("prepare", &args).wait(60)
+    };
+    // A file's name need not be text, but JSON is.
+    let odd = world.folder().join(OsStr::from_bytes(b"mod\xffel.onnx"));
+    std::os::unix::fs::symlink(&model, &odd).expect("a link");
+    let exit = prepare(&odd, None);
+    assert_eq!(exit.code, Some(0), "{exit:#?}");
+    let said = json(&exit);
+    assert_eq!((&said["prepared"], &said["multiple_of"]), (&true.into(), &32.into()), "{said}");
+    let kept = Path::new(said["file"].as_str().expect("a path"));
+    assert!(kept.starts_with(&cache) && kept.is_file(), "{said}");
+
+    let cut = world.path("cut.onnx");
+    assert_eq!(prepare(&model, Some(&cut)).code, Some(0));
+    let again = json(&prepare(&cut, None));
+    assert_eq!((&again["prepared"], &again["classes"]), (&true.into(), &80.into()), "{again}");
+
+    let device = world.path("null");
+    std::os::unix::fs::symlink("/dev/null", &device).expect("a link");
+    let exit = prepare(&model, Some(&device));
+    assert_eq!(exit.code, Some(64), "{exit:#?}");
+    assert!(device.is_symlink(), "it is still what it was");
 }

@@ -251,13 +251,17 @@ fn every_frame_of_the_time_is_in_the_file() {
         };
         last("clip") >= clip_last && last("red") >= red_last
     });
+    // A dropped frame's result overtakes those of frames that are in the engine: what was
+    // sent after the last traced result is missing for good reason.
+    let is_traced = |row: &&Row| frames.contains_key(&(row.camera.clone(), row.sequence));
+    let end = rows.iter().filter(is_traced).map(|row| row.result_sequence).max();
     let mut missing = 0;
     for camera in ["clip", "red"] {
         let of = |key: &&(String, u64)| key.0 == camera;
         let traced: BTreeSet<u64> = frames.keys().filter(of).map(|key| key.1).collect();
         let (first, last) = (traced.first().expect("some"), traced.last().expect("some"));
         let between = |row: &&Row| row.camera == camera && (*first..=*last).contains(&row.sequence);
-        for row in rows.iter().filter(between) {
+        for row in rows.iter().filter(between).filter(|row| Some(row.result_sequence) <= end) {
             match frames.get(&(camera.to_owned(), row.sequence)) {
                 Some((id, arrow)) => check_frame(&trace, *id, arrow, row),
                 None => missing += 1,
@@ -271,6 +275,16 @@ fn every_frame_of_the_time_is_in_the_file() {
     assert!(exit.stderr.contains("inference") && !exit.stderr.contains("clip"), "{exit:#?}");
     let trace = Trace::read(&exit.stdout);
     assert!(!trace.frames().is_empty() && trace.frames().keys().all(|key| key.0 == "red"));
+
+    // A device is written to, never replaced.
+    std::os::unix::fs::symlink("/dev/null", world.path("null")).expect("a link");
+    let exit = run(&["--seconds", "0.2", "-o", "null"]);
+    assert_eq!(exit.code, Some(0), "{exit:#?}");
+    assert!(world.path("null").is_symlink(), "the link is still there");
+    let folder = world.folder().display().to_string();
+    let exit = run(&["-o", &folder]);
+    assert_eq!(exit.code, Some(69), "{exit:#?}");
+    assert!(exit.stderr.contains("directory"), "{}", exit.stderr);
 
     // Asked to stop: what was recorded is complete.
     let before = std::fs::read_dir(world.folder()).expect("the world's folder").count();

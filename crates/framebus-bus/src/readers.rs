@@ -9,18 +9,20 @@ use iceoryx2::port::{BackpressureAction, BackpressureInfo};
 use iceoryx2::prelude::CallbackProgression;
 use iceoryx2::service::Service;
 use iceoryx2::service::dynamic_config::publish_subscribe::DynamicConfig;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What an observer's port name starts with.
 const OBSERVER: &str = "observer:";
 
-/// A publisher that waits for room looks this often at first, and ever less often: room
+/// A publisher that waits for room sleeps so long at least before it looks again: room
 /// comes when an inference ends, and the readers' buffers last until it has looked.
 const SHORTEST_NAP: Duration = Duration::from_micros(250);
-/// See [`SHORTEST_NAP`].
+/// Longest sleep between two looks.
 const LONGEST_NAP: Duration = Duration::from_millis(8);
+/// Longest first sleep, see [`WaitedFor::nap`].
+const LONGEST_FIRST_NAP: Duration = Duration::from_millis(50);
 
 /// Port name of a reader; `None` when iceoryx2 takes no such name.
 pub(crate) fn port_name(reader: &str, observer: bool) -> Option<PortName> {
@@ -58,6 +60,8 @@ pub(crate) struct WaitedFor {
     ids: Arc<Mutex<Vec<u128>>>,
     /// Full observers that a sample was not kept for.
     passed_over: Arc<AtomicUsize>,
+    /// How long the last sample had to wait, ns.
+    last_wait_ns: Arc<AtomicU64>,
 }
 
 impl WaitedFor {
@@ -77,19 +81,35 @@ impl WaitedFor {
         stop: Arc<AtomicBool>,
     ) -> impl Fn(&BackpressureInfo) -> BackpressureAction + Send + 'static {
         let (ids, passed_over) = (self.ids.clone(), self.passed_over.clone());
+        let last_wait_ns = self.last_wait_ns.clone();
         move |info| {
             let member =
                 ids.lock().unwrap_or_else(PoisonError::into_inner).contains(&info.receiver_port_id);
             if member && !stop.load(Ordering::Relaxed) {
                 // Left to itself, iceoryx2 yields ten thousand times before it first
                 // sleeps, and takes that time from the engine that would make room.
-                let nap = (info.elapsed_time / 2).clamp(SHORTEST_NAP, LONGEST_NAP);
+                let nap = Self::nap(info.elapsed_time, &last_wait_ns);
                 std::thread::park_timeout(nap);
                 return BackpressureAction::Retry;
             }
             passed_over.fetch_add(1, Ordering::Relaxed);
             BackpressureAction::DiscardData
         }
+    }
+
+    /// How long to sleep before looking again. Samples of one source wait about as
+    /// long as the one before: three quarters of that pass in one sleep, so that a
+    /// wait costs a few wake-ups and not twenty.
+    fn nap(elapsed: Duration, last_wait_ns: &AtomicU64) -> Duration {
+        let nap = if elapsed < SHORTEST_NAP {
+            let last = Duration::from_nanos(last_wait_ns.load(Ordering::Relaxed));
+            (last / 4 * 3).clamp(SHORTEST_NAP, LONGEST_FIRST_NAP)
+        } else {
+            (elapsed / 8).clamp(SHORTEST_NAP, LONGEST_NAP)
+        };
+        let waited = (elapsed + nap).min(LONGEST_FIRST_NAP * 2);
+        last_wait_ns.store(waited.as_nanos() as u64, Ordering::Relaxed);
+        nap
     }
 
     /// Readers that were full and not waited for, since the last call.

@@ -45,7 +45,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            frame_subscribers: 4,
+            frame_subscribers: 2,
             result_subscribers: 8,
             result_buffer: 128,
             max_detections: 300,

@@ -5,8 +5,8 @@
 //! `tap` (a frame's way through the pipeline and onto the bus) → `convert`
 //! (the decoder's I420 becomes NV12) → `publish` (header, counters, send). Frames that
 //! GStreamer has to convert: `pool`. Pictures take no pipeline: `picture`.
-//! Cheaper frames: `motion` (does anything move?), `idle` and `sizes` (what need not
-//! be decoded), `threads`.
+//! Cheaper frames: `motion` (does anything move?), `idle`, `gate` and `sizes` (what need
+//! not be decoded), `threads`.
 //!
 //! Pixels: the decoder's I420 is interleaved into NV12 in a loaned sample, and the
 //! sample is sent. Where size, colours or bits change, `videoconvertscale` writes the
@@ -26,6 +26,7 @@ mod convert;
 mod drought;
 mod error;
 mod explain;
+mod gate;
 mod idle;
 mod layout;
 mod limit;

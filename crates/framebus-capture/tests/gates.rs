@@ -137,11 +137,11 @@ fn an_idle_camera_is_decoded_by_its_key_frames_and_nothing_that_moves_is_missed(
 
 #[test]
 fn a_camera_whose_frames_are_left_out_is_live() {
-    // Key frames are five seconds apart, a stall is one.
+    // Key frames are five seconds apart, a stall is half of that.
     let mut rig = Rig::new(
         "",
         "source = \"file:a.mp4\"\nloop = true\nidle_gate = true\nmotion_hold_s = 0.1\n\
-         stall_s = 1.0",
+         stall_s = 2.5",
     );
     idle_clip(&rig, 450, &[], &H264.replace("key-int-max=30", "key-int-max=150"));
     rig.start();

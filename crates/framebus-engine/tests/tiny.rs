@@ -75,6 +75,25 @@ fn two_classes_in_every_layout() {
 }
 
 #[test]
+fn a_model_that_suppresses_by_itself_may_find_nothing_in_the_self_check() {
+    let Some(backend) = openvino() else { return };
+    let mut tiny = TinyDetector::new(1, Some((64, 64))).with_metadata("end2end", "True");
+    tiny.layout = OutputLayout::EndToEnd;
+    let mut bytes = tiny.build();
+    // Side of a cell, half of it, and the weight of the own channel: no cell has a box.
+    for factor in [32.0_f32, 16.0, 1.0].map(f32::to_le_bytes) {
+        let places: Vec<usize> =
+            (0..bytes.len() - 4).filter(|&at| bytes[at..].starts_with(&factor)).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at..at + 4].fill(0));
+    }
+    let mut engine = load(backend.as_ref(), &bytes, &options()).unwrap();
+    let mut context = engine.contexts(engine.info().base).unwrap().pop().unwrap();
+    let found = run(context.as_mut(), &Picture::black(64, 64), &thresholds(0.25, 0.7)).unwrap();
+    assert_eq!(found, []);
+}
+
+#[test]
 fn a_dynamic_model_takes_the_wanted_size_and_boxes_come_back_in_source_pixels() {
     let Some(backend) = openvino() else { return };
     let input = InputShape::Fixed(framebus_engine::Shape { height: 128, width: 192 });

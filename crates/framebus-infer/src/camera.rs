@@ -50,7 +50,7 @@ impl Camera {
     pub(crate) fn count(&self, header: &FrameHeader) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = match *last {
-            Some((epoch, sequence)) if epoch == header.epoch_ns => sequence + 1,
+            Some((epoch, sequence)) if epoch == header.epoch_ns => sequence.saturating_add(1),
             // A restarted capture process counts from 0; what came before our
             // own start we did not miss.
             Some(_) => 0,
@@ -68,7 +68,8 @@ impl Camera {
         let Some(force_ns) = self.motion_force_ns else { return false };
         let looked_ns = self.looked_ns.load(Relaxed);
         let still = header.flags & (FLAG_MOTION_MEASURED | FLAG_MOTION) == FLAG_MOTION_MEASURED;
-        let recent = looked_ns != 0 && header.capture_ns.saturating_sub(looked_ns) < force_ns;
+        // Either way: a capture time that lies must not shut the gate.
+        let recent = looked_ns != 0 && header.capture_ns.abs_diff(looked_ns) < force_ns;
         if !(still && recent) {
             self.looked_ns.store(header.capture_ns, Relaxed);
         }

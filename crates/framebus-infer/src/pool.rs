@@ -79,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) info: EngineInfo,
     stopping: AtomicBool,
     failures: AtomicU32,
+    gave_up: AtomicBool,
 }
 
 impl Shared {
@@ -106,6 +107,7 @@ impl Shared {
             info,
             stopping: AtomicBool::new(false),
             failures: AtomicU32::new(0),
+            gave_up: AtomicBool::new(false),
         };
         (shared, orders)
     }
@@ -281,6 +283,8 @@ impl Shared {
         self.outside.process.set_state(State::Degraded, message);
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             tracing::error!(failures = FAILURES_MAX, "the engine keeps failing; giving up");
+            // For good: another worker's batch may still go well.
+            self.gave_up.store(true, Ordering::Relaxed);
             self.outside.shutdown.request();
         }
     }
@@ -294,7 +298,7 @@ impl Shared {
 
     /// Whether the engine has failed too often to go on.
     pub(crate) fn gave_up(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= FAILURES_MAX
+        self.gave_up.load(Ordering::Relaxed)
     }
 
     /// Stops the workers after their current batch, the loader after its current

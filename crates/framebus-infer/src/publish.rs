@@ -57,6 +57,13 @@ pub struct Answer {
     detections: Vec<Detection>,
 }
 
+impl Answer {
+    /// Says which worker it comes from.
+    pub(crate) fn set_context(&mut self, worker: usize) {
+        self.header.context = worker as u32;
+    }
+}
+
 impl Results {
     /// Makes results in the name of the loaded engine.
     #[must_use]

@@ -117,7 +117,9 @@ pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<(), Failure> {
         });
         let taken = started.or_fail(Kind::Unavailable).and_then(|()| take(shared, &sources));
         process.set_state(State::Stopping, "");
-        // Also after an error: the scope waits for the threads.
+        // Also after an error: the scope waits for the threads, and one that waits for a
+        // sink goes on only when the process is asked to stop.
+        shared.outside.shutdown.request();
         shared.stop();
         let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         if panicked > 0 {

@@ -6,7 +6,7 @@ use crate::publish::Results;
 use crate::run::{Parts, Source, run};
 use crate::scheduler::Policy;
 use framebus_bus::Delivery;
-use framebus_config::Camera;
+use framebus_config::{Camera, Source as CameraSource};
 use framebus_service::{Failure, Reporter, Service, Vitals, is_offline, priority};
 use framebus_types::{Role, State};
 use std::sync::Arc;
@@ -70,10 +70,22 @@ fn source(camera: &Camera) -> Source {
             max_age_ns: camera.max_age_ms * 1_000_000,
             every_frame,
         },
-        stall_ns: (camera.stall_s * 1e9) as u64,
+        stall_ns: stall_ns(camera),
         motion_force_ns: camera.motion_gate.then_some((camera.motion_force_s * 1e9) as u64),
         vitals: camera_vitals(camera.name.as_str()),
     }
+}
+
+/// No frame for so long is a stall, ns. Frames may be further apart than `stall_s`: by a
+/// rate limit, by a slow test pattern, or while the idle gate decodes key frames only.
+fn stall_ns(camera: &Camera) -> u64 {
+    let limit_s = camera.fps.map_or(0.0, |fps| 3.0 / fps);
+    let test_s = match &camera.source {
+        CameraSource::Test(test) => 3.0 / test.fps,
+        _ => 0.0,
+    };
+    let idle_s = if camera.idle_gate { camera.idle_max_s } else { 0.0 };
+    ((camera.stall_s.max(limit_s).max(test_s) + idle_s) * 1e9) as u64
 }
 
 /// Where nothing may be lost, the sources wait for inference and inference for
@@ -87,5 +99,25 @@ fn wait_for_sinks(service: &Service, results: &Results, process: &Vitals) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_are_meant_to_be_far_apart_are_no_stall() {
+        let stall_s = |keys: &str| {
+            let text = format!("[model]\npath = \"x.onnx\"\n[[camera]]\nname = \"a\"\n{keys}");
+            let file = std::path::Path::new("x.toml");
+            let config = framebus_config::parse(&text, file, &|_| None).expect("valid");
+            source(&config.cameras[0]).stall_ns / 1_000_000_000
+        };
+        let rtsp = "source = \"rtsp://host/a\"\nstall_s = 5.0\n";
+        assert_eq!(stall_s(rtsp), 5);
+        assert_eq!(stall_s(&format!("{rtsp}fps = 0.1")), 30);
+        assert_eq!(stall_s(&format!("{rtsp}idle_gate = true\nidle_max_s = 10.0")), 15);
+        assert_eq!(stall_s("source = \"test:ball?width=64&height=64&fps=0.25\""), 12);
     }
 }

@@ -113,6 +113,7 @@ impl Shared {
                 Err((reason, message)) => {
                     self.cameras()[job.camera].look_again();
                     self.results.failed(frame, arrival, *reason, message, answer);
+                    answer.set_context(worker);
                 }
             }
             let send = |answer: &Answer| {
@@ -152,6 +153,10 @@ impl Shared {
     /// Engines compile for seconds; meanwhile everybody else goes on.
     pub(crate) fn load(&self, engine: &mut dyn Engine, orders: &Receiver<Load>) {
         for (lane, shape) in orders {
+            // Orders that were given before the stop are still here.
+            if self.stopping() {
+                return;
+            }
             tracing::info!(input = %shape, "preparing the model");
             let result = contexts(engine, shape);
             match &result {

@@ -100,8 +100,8 @@ fn a_frame_costs_no_allocation_but_those_of_iceoryx2() {
     let frames = 3 * ROUNDS;
     assert_eq!(worker, frames, "one loan of a result per frame");
     // Half a wake-up more per frame, for those on which there was nothing; one
-    // allocation of ours per frame would be 3.
-    assert!(taker >= 2 * frames && 2 * taker <= 5 * frames, "{taker} in {frames} wake-ups");
+    // allocation of ours per frame would be 3. Less than 2 where frames came together.
+    assert!(taker >= frames && 2 * taker <= 5 * frames, "{taker} for {frames} frames");
     let ok: u64 = pipeline.vitals.iter().map(|vitals| vitals.get(Counter::Ok)).sum();
     assert_eq!(ok, frames + 300);
 }

@@ -158,7 +158,8 @@ fn a_batch_is_what_waits_of_one_shape() {
     for feeder in &mut feeders[1..] {
         feeder.send();
     }
-    until(|| pipeline.vitals.iter().all(|vitals| vitals.get(Counter::Taken) > 0));
+    let taken = || pipeline.vitals.iter().map(|vitals| vitals.get(Counter::Taken));
+    until(|| taken().eq([2, 2, 1, 1, 1]));
     (0..3).for_each(|_| open.send(()).expect("the worker waits"));
     let texts = pipeline.texts(5);
     assert!(texts.iter().all(|text| text.ends_with(" ok")), "{texts:?}");
@@ -212,6 +213,10 @@ fn still_frames_are_skipped_but_for_the_forced_look() {
         (0, FORCE_NS + 1, "gated4 ok"),
         (still, 2 * FORCE_NS, "gated5 skipped motion"),
         (still, 2 * FORCE_NS + 1, "gated6 ok"),
+        // Times that lie do not shut the gate for good.
+        (moved, 1 << 62, "gated7 ok"),
+        (still, 2 * FORCE_NS + 2, "gated8 ok"),
+        (still, 2 * FORCE_NS + 3, "gated9 skipped motion"),
     ] {
         gated.send_with(|header| {
             (header.flags, header.capture_ns) = (flags, begin + at_ns);
@@ -222,19 +227,27 @@ fn still_frames_are_skipped_but_for_the_forced_look() {
         open.send_with(|header| header.flags = still);
         assert_eq!(pipeline.next().to_string(), format!("open{sequence} ok"));
     }
-    assert_eq!(pipeline.vitals[0].get(Counter::Skipped), 3);
+    // The last of all numbers, and one after it.
+    for sequence in [u64::MAX, 3] {
+        open.send_with(|header| header.sequence = sequence);
+        assert_eq!(pipeline.next().to_string(), format!("open{sequence} ok"));
+    }
+    assert_eq!(pipeline.vitals[0].get(Counter::Skipped), 4);
     until(|| pipeline.reconciles(0));
 }
 
 #[test]
 fn whatever_happens_every_frame_has_one_result() {
-    let world = World::new(Limits { result_buffer: 4096, ..Limits::default() });
+    // Room for all results, and small ones: memory is taken for each reader.
+    let world = World::new(Limits { result_buffer: 4096, max_detections: 1, ..Limits::default() });
     let calls = AtomicUsize::new(0);
     let (open, closed) = door();
     let shut = Arc::new(AtomicBool::new(false));
-    let stuck = shut.clone();
+    let standing = Arc::new(AtomicUsize::new(0));
+    let (stuck, stand) = (shut.clone(), standing.clone());
     let mut engine = Played::new(move |_, _, _| {
         if stuck.load(Ordering::Relaxed) {
+            stand.fetch_add(1, Ordering::Relaxed);
             pass(&closed);
         }
         match calls.fetch_add(1, Ordering::Relaxed) % 3 {
@@ -243,14 +256,14 @@ fn whatever_happens_every_frame_has_one_result() {
         }
     });
     engine.contexts = 2;
-    let aged = Policy { max_age_ns: 1_000_000_000, ..LIVE };
+    let aged = Policy { max_age_ns: 10_000_000_000, ..LIVE };
     let pipeline = world.start(engine, &[("a", aged), ("b", LIVE)]);
     let mut a = world.camera("a", aged, 64, 36);
     let mut b = world.camera("b", LIVE, 36, 64);
     let mut sent = 0;
     let mut got = Vec::new();
     for frame in 0..300 {
-        let age_ns = if frame % 7 == 0 { 2_000_000_000 } else { 0 };
+        let age_ns = if frame % 7 == 0 { 20_000_000_000 } else { 0 };
         a.send_with(|header| header.capture_ns -= age_ns);
         b.send();
         sent += 2;
@@ -261,18 +274,23 @@ fn whatever_happens_every_frame_has_one_result() {
         got.extend(std::iter::from_fn(|| pipeline.poll()));
     }
     until(|| (0..2).all(|camera| pipeline.reconciles(camera)));
-    // Both workers are held up, one frame each waits.
+    got.extend(std::iter::from_fn(|| pipeline.poll()));
+    // Both workers are held up, and one frame of each camera waits.
     shut.store(true, Ordering::Relaxed);
-    for feeder in [&mut a, &mut b] {
-        let taken = || pipeline.vitals.iter().map(|v| v.get(Counter::Taken)).sum::<u64>();
-        let before = taken();
-        feeder.send();
-        until(|| taken() > before);
+    let taken = || pipeline.vitals.iter().map(|v| v.get(Counter::Taken)).sum::<u64>();
+    let before = taken();
+    for round in 1..=2 {
+        [&mut a, &mut b].into_iter().for_each(|feeder| feeder.send());
+        until(|| taken() == before + 2 * round && standing.load(Ordering::Relaxed) == 2);
     }
-    sent += 2;
+    sent += 4;
     let (vitals, process) = (pipeline.vitals.clone(), pipeline.process.clone());
     pipeline.shutdown.request();
-    (0..4).for_each(|_| open.send(()).expect("the workers wait"));
+    for _ in 0..2 {
+        got.push(pipeline.next());
+        assert_eq!(got.last().map(|got| got.reason), Some(Reason::Stopping));
+    }
+    (0..2).for_each(|_| open.send(()).expect("the workers wait"));
     let (ended, last) = pipeline.stop();
     ended.expect("stops well");
     got.extend(last);
@@ -309,4 +327,65 @@ fn an_engine_that_keeps_failing_ends_the_process() {
     let (ended, _) = pipeline.stop();
     let failure = ended.expect_err("gave up");
     assert_eq!(failure.kind, framebus_service::Kind::Unavailable);
+}
+
+#[test]
+fn a_batch_that_goes_well_does_not_take_the_end_back() {
+    let world = World::new(Limits::default());
+    let (open, closed) = door();
+    let standing = Arc::new(AtomicBool::new(false));
+    let stand = standing.clone();
+    let mut engine = Played::new(move |_, _, batch| {
+        if batch[0].view.width() == 64 {
+            return Err("broken".to_owned());
+        }
+        stand.store(true, Ordering::Relaxed);
+        pass(&closed);
+        Ok(())
+    });
+    engine.contexts = 2;
+    let pipeline = world.start(engine, &[("slow", CLIP), ("broken", CLIP)]);
+    let mut slow = world.camera("slow", CLIP, 128, 72);
+    let mut broken = world.camera("broken", CLIP, 64, 36);
+    slow.send();
+    until(|| standing.load(Ordering::Relaxed));
+    for _ in 0..10 {
+        broken.send();
+        assert_eq!(pipeline.next().outcome, Outcome::Failed);
+    }
+    open.send(()).expect("a worker waits");
+    assert_eq!(pipeline.next().to_string(), "slow0 ok");
+    let (ended, _) = pipeline.stop();
+    assert_eq!(ended.expect_err("gave up").kind, framebus_service::Kind::Unavailable);
+}
+
+#[test]
+fn a_process_that_stops_prepares_no_further_shapes() {
+    let world = World::new(Limits::default());
+    let (open, closed) = door();
+    let shapes = Arc::new(Mutex::new(Vec::new()));
+    let record = shapes.clone();
+    let mut engine = Played::new(|_, _, _| Ok(()));
+    engine.load = Arc::new(move |shape| {
+        record.lock().expect("lock").push(shape);
+        if shape != WIDE {
+            pass(&closed);
+        }
+        Ok(())
+    });
+    let pipeline = world.start(engine, &[("tall", LIVE), ("square", LIVE)]);
+    let mut tall = world.camera("tall", LIVE, 36, 64);
+    let mut square = world.camera("square", LIVE, 64, 64);
+    tall.send();
+    until(|| shapes.lock().expect("lock").len() == 2);
+    square.send();
+    until(|| pipeline.vitals[1].get(Counter::Taken) == 1);
+    pipeline.shutdown.request();
+    let mut two = pipeline.texts(2);
+    two.sort();
+    assert_eq!(two, ["square0 dropped stopping", "tall0 dropped stopping"]);
+    open.send(()).expect("the loader waits");
+    drop(open);
+    pipeline.stop().0.expect("stops well");
+    assert_eq!(*shapes.lock().expect("lock"), [WIDE, portrait()]);
 }

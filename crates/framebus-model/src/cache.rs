@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::DirBuilder;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Goes into the name: a cutter that writes other files looks for other files.
@@ -84,7 +84,8 @@ pub fn prepare(model: &Model, cache: Option<&Path>) -> Prepared {
     };
     let written = path.and_then(|path| {
         let bytes = cut.bytes().map_or(&[][..], |bytes| bytes);
-        write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+        write(&path, 0o600, &[bytes, &seal(bytes)])
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     });
     match written {
@@ -96,14 +97,15 @@ pub fn prepare(model: &Model, cache: Option<&Path>) -> Prepared {
     }
 }
 
-/// Writes the cut form of `model` to `path`, through a temporary file beside it.
+/// Writes the cut form of `model` to `path`, through a temporary file beside it, for
+/// whoever the process's umask lets read it.
 ///
 /// # Errors
 /// What the system said.
 pub fn save(model: &Model, path: &Path) -> std::io::Result<()> {
     match model.bytes() {
-        Some(bytes) => write(path, bytes),
-        None => write(path, &std::fs::read(model.path())?),
+        Some(bytes) => write(path, 0o666, &[bytes]),
+        None => write(path, 0o666, &[&std::fs::read(model.path())?]),
     }
 }
 
@@ -170,12 +172,16 @@ fn read(path: &Path) -> Option<Model> {
 }
 
 /// All or nothing: readers see the old file or the whole new one.
-fn write(path: &Path, content: &[u8]) -> std::io::Result<()> {
+fn write(path: &Path, mode: u32, content: &[&[u8]]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".framebus-").tempfile_in(folder)?;
-    file.write_all(content)?;
-    file.write_all(&seal(content))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".framebus-")
+        .permissions(PermissionsExt::from_mode(mode))
+        .tempfile_in(folder)?;
+    for part in content {
+        file.write_all(part)?;
+    }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())

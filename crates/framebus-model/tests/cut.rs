@@ -1,7 +1,7 @@
 //! Cutting heads off, and keeping what was cut.
 
 use framebus_model::testing::{DflHead, TinyDetector, not_yolo, tiny_detector};
-use framebus_model::{Dim, Model, OutputLayout, Prepared, prepare};
+use framebus_model::{Dim, Model, OutputLayout, Prepared, prepare, save};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -179,6 +179,22 @@ fn cut_once_and_kept() {
         assert_eq!(std::fs::read(&path).unwrap(), content);
     }
     assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "temporary files are left");
+}
+
+#[test]
+fn a_saved_model_is_a_file_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let cut = open(tiny().build()).cut().unwrap();
+    let (plain, saved, again) =
+        (folder.path().join("plain"), folder.path().join("saved"), folder.path().join("again"));
+    std::fs::write(&plain, "").unwrap();
+    save(&cut, &saved).unwrap();
+    assert_eq!(std::fs::read(&saved).unwrap(), *cut.bytes().unwrap());
+    save(&Model::open(&saved).unwrap(), &again).unwrap();
+    assert_eq!(std::fs::read(&again).unwrap(), *cut.bytes().unwrap());
+    // Readable by others as far as the umask lets it be.
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&saved), mode(&plain));
 }
 
 #[test]

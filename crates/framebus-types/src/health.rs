@@ -10,7 +10,8 @@ use iceoryx2_bb_elementary_traits::zero_copy_send::ZeroCopySend;
 /// They reconcile. Capture: `Captured = Published + LostRate + LostMemory +
 /// LostBad`, and `Published = ZeroCopy + Copied`. Inference, per camera: the
 /// frames published up to the last one seen = `Taken + Missed`, and `Taken =
-/// Ok + Skipped + Superseded + Stale + Failed + frames still waiting`.
+/// Ok + Skipped + Superseded + Stale + Failed + frames still waiting`; a result that the
+/// bus did not take is missing there and one of `Errors`.
 #[repr(usize)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Counter {

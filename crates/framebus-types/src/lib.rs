@@ -5,8 +5,9 @@
 //! describe it field by field. Enumerations travel as `u32` and are read with a
 //! checked `TryFrom`. iceoryx2 compares only name, size and alignment when two
 //! processes connect; therefore each type carries a versioned name of its own,
-//! and **any change of a layout is a new version**. `tests/layout.golden` holds
-//! the offsets of every field.
+//! and **any change of a layout is a new version**, from the first release on (until
+//! then version 1 may still change, and all processes come from one build).
+//! `tests/layout.golden` holds the offsets of every field.
 //!
 //! ```
 //! use framebus_types::{FrameHeader, Outcome, ResultHeader};

@@ -215,6 +215,17 @@ fn listen(name: &str, stderr: impl Read, tail: &Mutex<VecDeque<String>>, on_line
     }
 }
 
+/// For children of a private instance: they say nothing but the reason of their end,
+/// except when asked to.
+pub(crate) fn quiet() -> OnLine {
+    let loud = std::env::var_os("FRAMEBUS_LOG").is_some();
+    Arc::new(move |name, line| {
+        if loud {
+            crate::out::note(format_args!("[{name}] {line}"));
+        }
+    })
+}
+
 const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 
 /// Level and message of the first line of a log entry. Text entries are

@@ -20,6 +20,7 @@ Start here:
   framebus up --config framebus.toml         run it
   framebus top                               watch it from another terminal
   framebus trace -o trace.json               where do the milliseconds go?
+  framebus bench                             how fast is this machine?
 
 Exit codes: 0 done or asked to stop, 64 wrong arguments, 69 something needed is
 unavailable, 70 a bug, 78 the configuration or a file that it names is wrong.

@@ -207,10 +207,9 @@ pub(crate) fn account(collector: &Collector, names: &[String], width: usize) -> 
     let total = |track: Option<&Track>, counter| track.map_or(0, |track| track.total(counter));
     let counts = cameras.iter().map(|camera| {
         let (capture, infer) = (camera.capture, camera.infer);
-        let dropped: u64 = [Counter::Superseded, Counter::Stale, Counter::Skipped]
-            .map(|counter| total(infer, counter))
-            .iter()
-            .sum();
+        // What policy skips is not dropped; it shows among the causes.
+        let dropped: u64 =
+            [Counter::Superseded, Counter::Stale].map(|counter| total(infer, counter)).iter().sum();
         let published = total(capture, Counter::Published);
         let share = total(capture, Counter::ZeroCopy) as f64 * 100.0 / published.max(1) as f64;
         let rate =
@@ -351,10 +350,15 @@ mod tests {
     #[test]
     fn the_account_reconciles() {
         let mut collector = Collector::default();
-        let captured = [(Counter::Published, 12), (Counter::ZeroCopy, 9), (Counter::LostRate, 2)];
+        let captured = [(Counter::Published, 14), (Counter::ZeroCopy, 9), (Counter::LostRate, 2)];
         collector.add(&health(Role::Capture, "front", State::Ended, "", &captured));
-        let inferred =
-            [(Counter::Taken, 7), (Counter::Ok, 6), (Counter::Stale, 1), (Counter::Missed, 3)];
+        let inferred = [
+            (Counter::Taken, 9),
+            (Counter::Ok, 6),
+            (Counter::Stale, 1),
+            (Counter::Skipped, 2),
+            (Counter::Missed, 3),
+        ];
         collector.add(&health(Role::InferCamera, "front", State::Live, "", &inferred));
         let text = account(&collector, &["front".to_owned()], usize::MAX);
         let row: Vec<&str> =
@@ -365,15 +369,15 @@ mod tests {
             [
                 "front",
                 "1920x1080",
-                "12",
+                "14",
                 "6",
                 "1",
                 "0",
                 "0",
                 "-",
                 "-",
-                "75 %",
-                "rate 2, missed 3, stale 1, no reader 2"
+                "64 %",
+                "rate 2, missed 3, stale 1, skipped 2, no reader 2"
             ]
         );
     }

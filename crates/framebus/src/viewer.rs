@@ -142,7 +142,9 @@ impl State {
             if self.wanted.follow {
                 view.follow(&result, &self.screen);
             }
-            if self.wanted.picture {
+            // Results of inferred frames come in their order; that of a dropped frame
+            // overtakes them and says nothing of older ones.
+            if self.wanted.picture && result.outcome() == Outcome::Ok {
                 if view.recent.len() == RECENT {
                     view.recent.pop_front();
                 }
@@ -239,5 +241,60 @@ pub(crate) fn line(result: &framebus_bus::ResultSample) -> String {
         }
         Outcome::Failed => format!("{head}: failed: {}", crate::out::plain(result.message())),
         outcome => format!("{head}: {outcome} ({})", result.reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::private::Private;
+    use framebus_bus::Limits;
+    use framebus_types::{Fourcc, FrameHeader, Reason, ResultHeader, text};
+
+    const SIDE: u32 = 32;
+    const BYTES: usize = (SIDE * SIDE * 3 / 2) as usize;
+
+    #[test]
+    fn a_dropped_frame_does_not_take_an_older_one_away() {
+        let mut private = Private::new("viewer").expect("a folder");
+        let domain = private.domain(Limits::default()).expect("a short path");
+        let bus: Bus = Bus::open(&domain, "test").expect("a bus");
+        let frames = bus.frame_subscriber("a", Delivery::Latest, "up").expect("a service");
+        let mut state = State {
+            results: bus.result_subscriber("up").expect("a service"),
+            views: [("a".to_owned(), View { frames: Some(frames), ..View::default() })].into(),
+            wanted: Wanted { follow: false, picture: true },
+            screen: Screen::new(true),
+            best: None,
+        };
+        let camera = bus.frame_publisher("a", BYTES, Delivery::Latest, Arc::default());
+        let camera = camera.expect("room for a picture");
+        let header = FrameHeader {
+            camera: text::pack("a"),
+            width: SIDE,
+            height: SIDE,
+            fourcc: Fourcc::Nv12.into(),
+            strides: [SIDE, SIDE, 0, 0],
+            offsets: [0, SIDE * SIDE, 0, 0],
+            ..FrameHeader::default()
+        };
+        camera.publish(camera.loan(BYTES).expect("a sample"), &header).expect("sent");
+        state.look().expect("read");
+        let inference = bus.result_publisher(Arc::default()).expect("a service");
+        let mut answer = |sequence, outcome: Outcome, reason: Reason, found: &[Detection]| {
+            let header = ResultHeader {
+                camera: text::pack("a"),
+                sequence,
+                outcome: outcome.into(),
+                reason: reason.into(),
+                ..ResultHeader::default()
+            };
+            inference.publish(&header, found).expect("sent");
+            state.look().expect("read");
+        };
+        // The next frame is dropped while the first one is in the engine.
+        answer(1, Outcome::Dropped, Reason::Superseded, &[]);
+        answer(0, Outcome::Ok, Reason::None, &[Detection::default()]);
+        assert_eq!(state.best.as_ref().map(|best| best.sequence), Some(0));
     }
 }

@@ -112,12 +112,13 @@ pub(super) static CAMERA: [Key; 28] = [
     key("weight", Kind::Int { min: 1, max: 100, unit: "" }, Default::Int(1))
         .doc(
             "Share of the inference under overload, relative to the other cameras.",
-            "Equal by default, so that a fast camera cannot starve a slow one.",
+            "Equal by default. A camera never has a second frame in inference while another one \
+             waits for its first.",
         )
         .also(&["priority", "share"]),
     key("decoder_threads", Kind::Int { min: 0, max: 64, unit: "" }, Default::Int(0))
         .doc(
-            "Threads of a software decoder; 0 means one for live sources and files in real time, \
+            "Threads of a libav software decoder; 0 means one for live sources and files in real time, \
              and half as many as there are cores for files read fast.",
             "More threads decode frames side by side, which delays each of them and costs an \
              eighth more; on few cores they also fight inference. Live sources with more than \
@@ -186,8 +187,9 @@ pub(super) static CAMERA: [Key; 28] = [
             "true: while nothing moves, only key frames of H.264 and H.265 streams are decoded; \
              when the size of the compressed frames, or a key frame, says that something does, \
              what was kept is decoded at once.",
-            "Off: it saves most of the decoding of a quiet scene, and may see something small only \
-             at the next key frame.",
+            "Off: it saves half of the decoding of a quiet scene, and may see something small only \
+             at the next key frame. Frames that were kept carry the time of their decoding as \
+             capture time.",
         )
         .also(&["idle", "decode_gate", "keyframes_only"]),
     key("idle_max_s", Kind::Float { min: 0.5, max: 60.0, unit: S }, Default::Float(10.0))

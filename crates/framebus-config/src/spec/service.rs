@@ -38,10 +38,10 @@ pub(super) static BUS: [Key; 4] = [
              the bus knows no access rights.",
         )
         .also(&["path", "dir", "folder", "root_path"]),
-    key("frame_subscribers", Kind::Int { min: 1, max: 16, unit: "" }, Default::Int(4))
+    key("frame_subscribers", Kind::Int { min: 1, max: 16, unit: "" }, Default::Int(2))
         .doc(
             "How many processes may read the frames of one camera at once, inference included.",
-            "Each costs frames of shared memory per camera.",
+            "Inference and one of yours; each costs five frames of shared memory per camera.",
         )
         .also(&["subscribers", "max_subscribers"]),
     key("result_subscribers", Kind::Int { min: 1, max: 32, unit: "" }, Default::Int(8)).doc(

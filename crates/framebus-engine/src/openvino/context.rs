@@ -15,7 +15,8 @@ use std::time::Duration;
 /// about 100 KiB. More kinds than this on one worker build them anew each time.
 const MAX_RESAMPLERS: usize = 64;
 
-/// Much longer than any picture takes; a driver that hangs is told, not waited for.
+/// Much longer than any picture takes; a driver that hangs is told, not waited for. Not so
+/// for latency, where this thread computes itself.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One infer request.

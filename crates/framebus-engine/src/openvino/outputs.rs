@@ -71,12 +71,19 @@ impl Outputs {
     /// What only shows after an inference: the outputs still lie where they were
     /// bound, and numbers were written there. The bindings clear them at first.
     pub(super) fn check(&self, request: &InferRequest) -> Result<(), String> {
-        let largest = match self {
-            Self::Whole(whole) => whole.with(request, |values, _| largest(values))?,
-            Self::Heads(heads) => heads.largest(request)?,
+        let (largest, suppresses) = match self {
+            Self::Whole(whole) => {
+                let largest = whole.with(request, |values, _| largest(values))?;
+                (largest, whole.layout == Layout::EndToEnd)
+            }
+            Self::Heads(heads) => (heads.largest(request)?, false),
         };
         match largest {
-            0.0 => Err("its outputs are all zero".to_owned()),
+            // A model that suppresses by itself writes zeros for boxes that it did not find.
+            0.0 if suppresses => Ok(()),
+            0.0 => {
+                Err("its outputs are all zero; the model is damaged, export it again".to_owned())
+            }
             largest if largest.is_finite() => Ok(()),
             _ => Err("its outputs hold values that are not finite numbers".to_owned()),
         }
@@ -111,6 +118,10 @@ impl Whole {
         let anchors = self.anchors(shape.get_dimensions())?;
         if tensor.get_element_type().map_err(failed)? != ElementType::F32 {
             return Err("the output is not float32".to_owned());
+        }
+        if anchors == 0 {
+            // Nothing found; the library need not have memory for it.
+            return Ok(read(&[], 0));
         }
         Ok(read(tensor.get_data::<f32>().map_err(failed)?, anchors))
     }

@@ -29,9 +29,11 @@ decoder to published result; on a wide terminal also the median of each stage in
 Columns that do not fit are left out, the least important first.
 Stages: capture (decoder to sent), wake (to taken by the inference process), queue
 (to a batch), preprocess, inference, decode (boxes), publish, total (the age).
-Drops: undecoded (compressed frames that the idle gate kept from the decoder), rate (the camera's fps limit), memory (no free sample), layout (frame that
-cannot be published), missed (overwritten before inference took it), superseded (a
-newer frame came first), stale (over max_age_ms), skipped (by policy), failed.
+Drops: undecoded (compressed frames that the idle gate kept from the decoder), rate
+(the camera's fps limit), memory (no free sample), layout (frame that cannot be
+published), missed (overwritten before inference took it), superseded (a newer frame
+came first), stale (its result would be older than max_age_ms), skipped (nothing
+moved: the motion gate), failed.
 
 When the output is no terminal, one table per second is printed. Without --count,
 `top` waits for an instance that does not run; with it, that is exit code 69.")]

@@ -88,7 +88,9 @@ impl Size {
         header.publish_ns = clock::monotonic_ns();
         header.capture_ns = header.publish_ns;
         self.publisher.publish(loan, &header)?;
-        self.send_cpu_us.push((thread_cpu_ns() - before_ns) as f64 / 1e3);
+        if self.send_cpu_us.len() < reader::KEPT_MAX {
+            self.send_cpu_us.push((thread_cpu_ns() - before_ns) as f64 / 1e3);
+        }
         self.sequence += 1;
         Ok(())
     }

@@ -35,8 +35,8 @@ Examples:
 JSON keys, beside those of every benchmark: clip, cameras, realtime, engine, frames (results
 `ok`), detections, loop_s, frames_per_s, cpu_s and cpu_ms_per_frame (all processes),
 cpu_ms_per_frame_by {capture,infer,supervisor}, decoded_to_boxes_ms and age_ms
-{min,p50,p90,p99,max} (decoder to result published, decoder to result received), dropped,
-pss_mib and rss_mib (all processes, largest sum seen).")]
+{min,p50,p90,p99,max} (decoder to result published, decoder to result received), dropped
+(failed ones too), pss_mib and rss_mib (all processes, largest sum seen).")]
 pub(super) struct Args {
     /// The clip.
     file: PathBuf,
@@ -200,9 +200,12 @@ pub(super) fn run(args: &Args, shutdown: &Shutdown) -> Result<(), Failure> {
         .map(|track| crate::out::plain(framebus_types::text::unpack(&track.latest().detail)));
     // What was sent within the time may still come.
     rig.stop(|_| true, &mut |result, now_ns| seen.take(result, now_ns, until_ns));
-    let first_ns = seen.first_ns.ok_or_else(super::interrupted)?;
+    let first_ns = seen.first_ns.ok_or_else(|| super::unmeasured(rig.stopping()))?;
     let end_ns = if args.realtime { until_ns.min(clock::monotonic_ns()) } else { seen.last_ns };
     let loop_s = end_ns.saturating_sub(first_ns) as f64 / 1e9;
+    if seen.frames <= seen.early || loop_s <= 0.0 {
+        return Err(super::unmeasured(rig.stopping()));
+    }
     report(args, &mut seen, &cost, loop_s, &engine.unwrap_or_default())
 }
 
@@ -232,9 +235,14 @@ fn config(args: &Args, root: &Path) -> Result<String, Failure> {
     let source = file.to_str().ok_or_else(|| {
         Failure::message(Kind::Usage, format_args!("{}: not UTF-8", file.display()))
     })?;
+    // Live cameras run with the sizes that everybody gets; a clip read as fast as it
+    // goes must not lose a result to a reader that was not scheduled for a moment.
+    let sizes = match args.realtime {
+        true => "",
+        false => "frame_subscribers = 1\nresult_subscribers = 2\nresult_buffer = 1024\n",
+    };
     let mut text = format!(
-        "\n[bus]\nroot = {}\nframe_subscribers = 1\nresult_subscribers = 2\nresult_buffer = 1024\n\n\
-         [log]\nlevel = \"warn\"\nformat = \"text\"\n\n[model]\npath = {}\ninput = \"{}\"\n\
+        "\n[bus]\nroot = {}\n{sizes}\n[log]\nlevel = \"warn\"\nformat = \"text\"\n\n[model]\npath = {}\ninput = \"{}\"\n\
          precision = \"{}\"\ncontexts = {}\nthreads = {}\n",
         quote_path(root)?,
         quote_path(&args.model.path()?)?,
@@ -266,9 +274,6 @@ fn report(
     engine: &str,
 ) -> Result<(), Failure> {
     let frames = seen.frames.saturating_sub(seen.early);
-    if frames == 0 || loop_s <= 0.0 {
-        return Err(super::interrupted());
-    }
     let fps = frames as f64 / loop_s;
     let cpu_s = cost.seconds(None);
     let per_frame = |seconds: f64| seconds * 1e3 / frames as f64;

@@ -47,14 +47,15 @@ pub(super) fn run(args: &Args, shutdown: &Shutdown) -> Result<(), Failure> {
     let mut latency = load(Mode::Latency, "latency")?;
     let mut throughput = load(Mode::Throughput, "throughput")?;
     let (mut calls, mut rates) = (Vec::new(), Vec::new());
-    let blocks = args.common.blocks();
-    for _ in 0..blocks {
+    let mut blocks = 0;
+    for _ in 0..args.common.blocks() {
         if let Some(engine) = &mut latency {
             calls.extend(engine.latency(super::BLOCK, None)?);
         }
         if let Some(engine) = &mut throughput {
             rates.push(engine.throughput(super::BLOCK)?);
         }
+        blocks += 1;
         if shutdown.wait(Duration::ZERO) {
             break;
         }

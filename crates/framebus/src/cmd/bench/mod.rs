@@ -48,7 +48,10 @@ Examples:
 With --json each prints one object. Keys of every benchmark: bench (its name), version
 (of framebus), cpus (cores that it may use); the others are listed in the help of each
 subcommand, and are stable: they are added to, not renamed. Times are in ms or µs or ns as
-their names say, null where nothing was measured."
+their names say, null where nothing was measured.
+
+Exit codes: 0 measured, 64 wrong arguments, 69 something needed is unavailable or nothing
+could be measured, 78 no model, no detector or no clip."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -144,6 +147,19 @@ fn say(text: &str) -> Result<(), Failure> {
 /// Ends a benchmark that was asked to stop before it had measured anything.
 fn interrupted() -> Failure {
     Failure::message(Kind::Unavailable, "stopped before anything was measured")
+}
+
+/// Ends a benchmark without a figure: because the user wanted to stop, or because no
+/// frame was answered.
+fn unmeasured(stopping: bool) -> Failure {
+    if stopping {
+        return interrupted();
+    }
+    Failure::message(
+        Kind::Unavailable,
+        "nothing was measured, because no frame was answered within the measured time: \
+         choose longer --seconds, fewer cameras or frames, or a larger age limit",
+    )
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A look that does not sleep to speak of.
 const SHORTEST: Duration = Duration::from_micros(1);
 /// Figures that are kept of each size and way.
-const KEPT_MAX: usize = 1_000_000;
+pub(super) const KEPT_MAX: usize = 1_000_000;
 
 const IDLE: u32 = 0;
 const BLOCK: u32 = 1;

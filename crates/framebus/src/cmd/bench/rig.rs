@@ -1,6 +1,6 @@
 //! A running private instance, seen from outside: children, results, health.
 
-use crate::children::{Child, OnLine, stop_all};
+use crate::children::{Child, quiet, stop_all};
 use crate::private::Private;
 use crate::stats::Collector;
 use framebus_bus::{Bus, HealthSubscriber, ResultSample, ResultSubscriber};
@@ -9,7 +9,6 @@ use framebus_types::{Counter, Health, Role, State};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for a result before looking at children and clock.
@@ -231,14 +230,4 @@ impl Rig {
         let _ = intake.take(on_result);
         self.children.retain(|(name, _)| !which(name));
     }
-}
-
-/// Children say nothing here but the reason of their end, except when asked to.
-fn quiet() -> OnLine {
-    let loud = std::env::var_os("FRAMEBUS_LOG").is_some();
-    Arc::new(move |name, line| {
-        if loud {
-            crate::out::note(format_args!("[{name}] {line}"));
-        }
-    })
 }

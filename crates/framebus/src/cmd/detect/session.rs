@@ -3,19 +3,18 @@
 use super::inputs::{self, Input};
 use super::output::Printer;
 use super::{Args, trouble};
-use crate::children::{Child, Exit, OnLine, stop_all};
+use crate::children::{Child, Exit, quiet, stop_all};
 use crate::private::Private;
 use crate::stats::Collector;
 use framebus_bus::{
     Bus, Delivery, FrameSample, FrameSubscriber, HealthSubscriber, ResultSample, ResultSubscriber,
 };
 use framebus_service::{Failure, Shutdown, clock};
-use framebus_types::{Counter, Health, Role, State};
+use framebus_types::{Counter, Health, Outcome, Role, State};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Captures at once: one decodes while another starts.
@@ -366,10 +365,15 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// The frame of a result. Frames before it are given back: results come in
-    /// the order of their frames.
+    /// The frame of a result. Frames before it are given back: results of inferred
+    /// frames come in their order. One of a dropped frame overtakes those of older
+    /// frames that are in the engine.
     fn frame_of(&mut self, result: &ResultSample) -> Result<Option<FrameSample>, Failure> {
         let sequence = result.header().sequence;
+        if matches!(result.outcome(), Outcome::Dropped | Outcome::Skipped) {
+            let place = self.held.iter().position(|frame| frame.header().sequence == sequence);
+            return Ok(place.and_then(|place| self.held.remove(place)));
+        }
         loop {
             while self.held.front().is_some_and(|frame| frame.header().sequence < sequence) {
                 self.held.pop_front();
@@ -396,19 +400,12 @@ fn picture_number(pts_ns: u64, count: usize) -> Option<usize> {
     usize::try_from(pts_ns / 1_000_000_000).ok().filter(|number| *number < count)
 }
 
-/// Children say nothing here but the reason of their end, except when asked to.
-fn quiet() -> OnLine {
-    let loud = std::env::var_os("FRAMEBUS_LOG").is_some();
-    Arc::new(move |name, line| {
-        if loud {
-            crate::out::note(format_args!("[{name}] {line}"));
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use framebus_bus::Limits;
+    use framebus_types::{Fourcc, FrameHeader, ResultHeader, text};
+    use std::sync::Arc;
 
     #[test]
     fn a_frame_of_a_folder_is_named_by_its_presentation_time() {
@@ -417,5 +414,55 @@ mod tests {
         assert_eq!(picture_number(3_000_000_000, 3), None);
         assert_eq!(picture_number(u64::MAX, 3), None, "no presentation time");
         assert_eq!(picture_number(0, 0), None, "no folder");
+    }
+
+    #[test]
+    fn a_dropped_frame_does_not_take_an_older_one_away() {
+        const SIDE: u32 = 32;
+        const BYTES: usize = (SIDE * SIDE * 3 / 2) as usize;
+        let mut private = Private::new("session").expect("a folder");
+        let domain = private.domain(Limits::default()).expect("a short path");
+        let bus: Bus = Bus::open(&domain, "test").expect("a bus");
+        let results = bus.result_subscriber("detect").expect("a service");
+        let frames = bus.frame_subscriber("a", Delivery::Latest, "detect").expect("a service");
+        let (inputs, _) = inputs::plan(&["test:ball".to_owned()]);
+        let mut source = Source {
+            input: &inputs[0],
+            name: "a".to_owned(),
+            phase: Phase::Waiting,
+            received: 0,
+            dismissed: false,
+            frames: Some(frames),
+            held: VecDeque::new(),
+            seen: BTreeSet::new(),
+            failed: false,
+            away_ns: None,
+        };
+        let camera = bus.frame_publisher("a", BYTES, Delivery::Latest, Arc::default());
+        let camera = camera.expect("room for two pictures");
+        let inference = bus.result_publisher(Arc::default()).expect("a service");
+        for sequence in 0..2 {
+            let header = FrameHeader {
+                camera: text::pack("a"),
+                sequence,
+                width: SIDE,
+                height: SIDE,
+                fourcc: Fourcc::Nv12.into(),
+                strides: [SIDE, SIDE, 0, 0],
+                offsets: [0, SIDE * SIDE, 0, 0],
+                ..FrameHeader::default()
+            };
+            camera.publish(camera.loan(BYTES).expect("a sample"), &header).expect("sent");
+            source.hold().expect("read");
+        }
+        // The second frame is dropped while the first one is in the engine.
+        for (sequence, outcome) in [(1, Outcome::Dropped), (0, Outcome::Ok)] {
+            let header =
+                ResultHeader { sequence, outcome: outcome.into(), ..ResultHeader::default() };
+            inference.publish(&header, &[]).expect("sent");
+            let result = results.receive().expect("read").expect("a result");
+            let frame = source.frame_of(&result).expect("read").expect("its frame is held");
+            assert_eq!(frame.header().sequence, sequence);
+        }
     }
 }

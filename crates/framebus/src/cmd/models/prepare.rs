@@ -6,7 +6,7 @@ use crate::{annotate, out};
 use framebus_model::{Model, Prepared};
 use framebus_service::{Failure, Kind, OrFail, clock};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let start = clock::monotonic_ns();
     let prepared = match &args.output {
         // Not through the cache: the file is for somebody else.
+        Some(output) if std::fs::metadata(output).is_ok_and(|known| !known.is_file()) => {
+            return Err(Failure::message(
+                Kind::Usage,
+                format_args!("--output {}: is there already and is no file", output.display()),
+            ));
+        }
         Some(output) => match model.cut() {
             Ok(cut) => {
                 framebus_model::save(&cut, output).map_err(|error| {
@@ -58,7 +64,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             }
         }
         Prepared::AsIs { reason } if args.json => {
-            out::line(json!({"model": model.path(), "prepared": false, "reason": reason}))
+            out::line(json!({"model": shown(model.path()), "prepared": false, "reason": reason}))
         }
         Prepared::AsIs { reason } => out::line(format_args!(
             "{}: runs as it is, with input {}: {reason}",
@@ -66,6 +72,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             input_text(&model)
         )),
     }
+}
+
+/// A path as text: JSON has no other, and names need not be UTF-8.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Size of the file, or of what is in memory.
@@ -86,9 +97,9 @@ fn cut_json(
         .map(|head| json!({"stride": head.stride, "boxes": head.boxes, "classes": head.classes}))
         .collect();
     out::line(json!({
-        "model": model.path(),
+        "model": shown(model.path()),
         "prepared": true,
-        "file": cached.as_ref().ok(),
+        "file": cached.as_ref().ok().map(|path| shown(path)),
         "not_kept": cached.as_ref().err(),
         "bins": cut.bins(),
         "classes": cut.classes(),

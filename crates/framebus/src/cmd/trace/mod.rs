@@ -20,6 +20,7 @@ use framebus_service::{Failure, Kind, OrFail, Shutdown, clock};
 use framebus_types::Health;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,7 +74,7 @@ pub(crate) struct Args {
     /// How long to record.
     #[arg(long, value_name = "N", default_value = "10", value_parser = super::up::seconds)]
     seconds: Duration,
-    /// File to write; - is standard output.
+    /// File to write; - is standard output, a pipe or device is written to as it is.
     #[arg(long, short, value_name = "FILE", default_value = "trace.json")]
     output: PathBuf,
     /// Only these cameras, with commas.
@@ -87,18 +88,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let to_stdout = args.output.as_os_str() == "-";
     super::init_log(&Screen::new(true));
     let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
+    let file = &args.output;
+    let failed = |error: io::Error| Failure {
+        kind: Kind::Unavailable,
+        error: anyhow::Error::new(error).context(format!("cannot write {}", file.display())),
+    };
+    let known = std::fs::metadata(file).ok().filter(|_| !to_stdout).map(|known| known.file_type());
+    if known.is_some_and(|kind| kind.is_dir()) {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
     let mut recorder = Recorder::join(args, &domain, &shutdown)?;
+    if shutdown.requested() {
+        return Err(Failure::message(
+            Kind::Unavailable,
+            "stopped before the recording began; nothing was written",
+        ));
+    }
     if to_stdout {
         let out = BufWriter::with_capacity(CHUNK, io::stdout().lock());
         recorder.record(out, &shutdown, out::failure)?;
         out::note(recorder.account(Screen::new(true).columns()));
         return Ok(ExitCode::SUCCESS);
     }
-    let file = &args.output;
-    let failed = |error: io::Error| Failure {
-        kind: Kind::Unavailable,
-        error: anyhow::Error::new(error).context(format!("cannot write {}", file.display())),
-    };
+    if known.is_some_and(|kind| !kind.is_file()) {
+        // A pipe or device is written to, never replaced.
+        let out = File::options().write(true).open(file).map_err(failed)?;
+        recorder.record(BufWriter::with_capacity(CHUNK, out), &shutdown, failed)?;
+        out::note(recorder.account(Screen::new(true).columns()));
+        return Ok(ExitCode::SUCCESS);
+    }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut temporary = tempfile::Builder::new()
         .prefix(".framebus-")

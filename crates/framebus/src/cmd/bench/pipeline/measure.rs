@@ -4,7 +4,7 @@ use super::super::bare::Bare;
 use super::super::meters::{self, Memory};
 use super::super::numbers::median;
 use super::super::rig::Rig;
-use super::super::{BLOCK, interrupted};
+use super::super::{BLOCK, interrupted, unmeasured};
 use super::Plan;
 use super::record::{Outcomes, Recorder};
 use framebus_service::{Failure, Shutdown, clock};
@@ -50,9 +50,9 @@ pub(super) struct Measured {
     /// camera, the one after the block of the same number.
     pub(super) by_camera: Vec<Vec<f64>>,
     pub(super) by_camera_without: Vec<Vec<f64>>,
-    /// Frames a second of each block.
+    /// Frames a second of each block; NaN where there were none.
     pub(super) rates: Vec<f64>,
-    /// Median latency of each block, ms.
+    /// Median latency of each block, ms; NaN where there was none.
     pub(super) latencies: Vec<f64>,
     /// The bare engine's, each after the block of the same number.
     pub(super) bare_rates: Vec<f64>,
@@ -255,6 +255,9 @@ impl<'a> Running<'a> {
                     self.block(&mut recorder, &mut sums)?;
                     taken.memory.push(self.memory());
                     self.say(&cameras[..1], "pause");
+                    // Frames of the window are still on their way.
+                    let quiet_ns = clock::monotonic_ns() + QUIET_NS;
+                    self.rig.pump_until(quiet_ns, &mut |result, ns| recorder.take(result, ns))?;
                     taken.block(&mut recorder);
                     // Its share of the time is no part of the sums.
                     self.block(&mut without, &mut Sums::default())?;
@@ -269,7 +272,7 @@ impl<'a> Running<'a> {
         self.pause(cameras, &mut recorder)?;
         recorder.settle();
         if taken.frames == 0 {
-            return Err(interrupted());
+            return Err(unmeasured(self.rig.stopping()));
         }
         Ok(self.finish(recorder, taken, taken_without.by_camera, sums))
     }
@@ -351,7 +354,8 @@ impl Taken {
     /// Figures of the block that has just ended.
     fn block(&mut self, recorder: &mut Recorder) {
         let (rate, frames) = recorder.rate();
-        self.rates.extend(rate);
+        // A block without a figure keeps its place: its neighbours belong to others.
+        self.rates.push(rate.unwrap_or(f64::NAN));
         self.frames += frames;
         self.known.resize(recorder.tracks.len(), 0);
         self.by_camera.resize(recorder.tracks.len(), Vec::new());
@@ -363,6 +367,23 @@ impl Taken {
             self.known[number] = track.samples.len();
             all.extend(latencies);
         }
-        self.latencies.extend(median(&all));
+        self.latencies.push(median(&all).unwrap_or(f64::NAN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_without_results_keeps_its_place_among_the_others() {
+        let mut recorder = Recorder::new(&["a".to_owned()]);
+        let mut taken = Taken::default();
+        for _ in 0..2 {
+            taken.block(&mut recorder);
+        }
+        assert_eq!((taken.rates.len(), taken.latencies.len(), taken.frames), (2, 2, 0));
+        assert!(taken.rates.iter().chain(&taken.latencies).all(|figure| figure.is_nan()));
+        assert_eq!(taken.by_camera[0].len(), 2);
     }
 }
