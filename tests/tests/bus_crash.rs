@@ -62,7 +62,7 @@ fn a_killed_holder_gives_its_samples_and_its_place_back() {
             publish_and_read();
             let output = holder.stdout();
             assert!(holder.is_running(), "{output}{}", holder.stderr());
-            (output == "holding 3\n").then_some(())
+            (output == "holding 4\n").then_some(())
         });
         holder.signal(Signal::KILL);
         assert_eq!(holder.wait(10).signal, Some(9));

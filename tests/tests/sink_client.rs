@@ -187,7 +187,7 @@ fn subscribers_that_hold_everything_disturb_nobody() {
     let root = world.root().display().to_string();
     let holder = PathBuf::from(env!("CARGO_BIN_EXE_hold_sample"));
     let mut holder = world.start("holder", &holder, &[root.as_str(), world.instance()]);
-    holder.wait_for_stdout("holding 3", 20);
+    holder.wait_for_stdout("holding 4", 20);
 
     let client = Client::connect_in(world.instance(), &world.root()).expect("joins");
     let mut slow = client.results().expect("subscribes");
