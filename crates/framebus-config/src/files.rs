@@ -15,6 +15,19 @@ use toml::de::{DeTable, DeValue};
 /// # Errors
 /// The reason why the file cannot be read, or everything that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    load_applied(path, path)
+}
+
+/// Like [`load`] for the file at `path`, but the text comes from `applied`: the copy that
+/// was validated last. Relative paths in it count from the folder of `path`, which errors
+/// name too.
+///
+/// A running instance restarts its processes from such a copy, so that a file that is
+/// being edited never reaches them half done.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_applied(path: &Path, applied: &Path) -> Result<Config, ConfigErrors> {
     let whole_file = |message: String, position, source| ConfigError {
         file: path.to_owned(),
         position,
@@ -24,7 +37,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         suggestion: None,
         source,
     };
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = std::fs::read(applied).map_err(|error| {
         let message = unreadable(&error, "configuration file");
         ConfigErrors::from(whole_file(message, None, Some(Arc::new(error))))
     })?;

@@ -28,6 +28,7 @@
 
 mod build;
 mod check;
+mod diff;
 mod error;
 mod expand;
 mod files;
@@ -43,8 +44,9 @@ mod suggest;
 mod syntax;
 mod value;
 
+pub use diff::Diff;
 pub use error::{ConfigError, ConfigErrors};
-pub use files::{check_files, load};
+pub use files::{check_files, load, load_applied};
 pub use model::{
     Area, BackendName, Backends, Bus, Camera, ClassFilter, Config, Delivery, InputShape, JsonlPath,
     Log, LogFormat, LogLevel, Mode, Model, Pace, Precision, RtspTransport, Sink, SinkKind, Up,

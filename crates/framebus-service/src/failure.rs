@@ -13,6 +13,9 @@ pub enum Kind {
     Unavailable,
     /// A bug of ours: 70 (EX_SOFTWARE).
     Bug,
+    /// Nothing is wrong: what this process does has changed in the configuration, and
+    /// it is to be started again at once: 75 (EX_TEMPFAIL).
+    Changed,
     /// The configuration, or a file that it names, is wrong: 78 (EX_CONFIG).
     /// Trying again does not help.
     Config,
@@ -26,6 +29,7 @@ impl Kind {
             Self::Usage => 64,
             Self::Unavailable => 69,
             Self::Bug => 70,
+            Self::Changed => 75,
             Self::Config => 78,
         }
     }

@@ -34,6 +34,7 @@ mod domain;
 mod failure;
 mod log;
 pub mod priority;
+mod reload;
 mod run;
 mod shutdown;
 mod supervised;

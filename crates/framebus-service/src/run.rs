@@ -1,5 +1,6 @@
 //! From `main` to exit code.
 
+use crate::reload::{self, Reload};
 use crate::{Failure, Kind, OrFail, Shutdown, domain, log, supervised};
 use clap::Parser;
 use framebus_bus::Bus;
@@ -15,22 +16,37 @@ pub struct CommonArgs {
     /// Configuration file.
     #[arg(long, short, env = "FRAMEBUS_CONFIG", default_value = "/etc/framebus/framebus.toml")]
     pub config: PathBuf,
+    /// Validated copy that is read instead of the file, where it exists: an instance
+    /// that runs restarts its processes from it while the file is being edited.
+    #[arg(long, env = "FRAMEBUS_APPLIED", hide = true)]
+    pub applied: Option<PathBuf>,
 }
 
 /// What a process starts with.
 #[derive(Debug)]
 pub struct Service {
     config: Config,
+    args: CommonArgs,
+    reload: Reload,
     bus: Arc<Bus>,
     shutdown: Shutdown,
     progress: Arc<AtomicBool>,
 }
 
 impl Service {
-    /// The configuration.
+    /// The configuration that the process started with.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The configuration as it is now, once after each SIGHUP; `None` when nobody asked
+    /// or the file has errors, which are logged. To be called in the process's loop. What
+    /// cannot be taken over in place ends with [`Kind::Changed`], upon which the
+    /// supervisor starts the process again at once.
+    #[must_use]
+    pub fn reloaded(&self) -> Option<Config> {
+        self.reload.take(&self.args)
     }
 
     /// The bus.
@@ -97,6 +113,10 @@ pub fn exit_code(role: &str, result: Result<(), Failure>) -> ExitCode {
             tracing::info!("{role} stopped");
             ExitCode::SUCCESS
         }
+        Err(failure) if failure.kind == Kind::Changed => {
+            tracing::info!("{role} stopped: {failure}");
+            failure.exit_code()
+        }
         Err(failure) => {
             tracing::error!("{role}: {failure}");
             failure.exit_code()
@@ -109,7 +129,8 @@ fn start<A: AsRef<CommonArgs>>(
     args: A,
     body: impl FnOnce(A, Service) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let config = match framebus_config::load(&args.as_ref().config) {
+    let common = args.as_ref().clone();
+    let config = match reload::read(&common) {
         Ok(config) => config,
         Err(errors) => {
             log::init(&framebus_config::Log::default());
@@ -118,11 +139,12 @@ fn start<A: AsRef<CommonArgs>>(
     };
     log::init(&config.log);
     let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
+    let reload = Reload::on_signal().or_fail(Kind::Bug)?;
     stop_on_panic(shutdown.clone());
     supervised::watch(shutdown.clone()).or_fail(Kind::Bug)?;
     let bus = Arc::new(Bus::open(&domain(&config)?, role)?);
     let progress = Arc::new(AtomicBool::new(true));
-    let service = Service { config, bus, shutdown, progress };
+    let service = Service { config, args: common, reload, bus, shutdown, progress };
     let result = body(args, service);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     result

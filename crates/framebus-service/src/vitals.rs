@@ -171,6 +171,7 @@ struct Shared {
     vitals: Vec<Arc<Vitals>>,
     publisher: HealthPublisher,
     progress: Arc<AtomicBool>,
+    progress_ns: AtomicU64,
     stop: Mutex<bool>,
     wake: Condvar,
 }
@@ -195,6 +196,7 @@ impl Reporter {
             vitals,
             publisher,
             progress,
+            progress_ns: AtomicU64::new(0),
             stop: Mutex::new(false),
             wake: Condvar::new(),
         });
@@ -229,8 +231,12 @@ impl Drop for Reporter {
 impl Shared {
     fn run(&self, bus: &Bus, clean: bool) {
         loop {
+            let progressed = self.progress.swap(false, Relaxed);
+            if progressed {
+                self.progress_ns.store(clock::monotonic_ns(), Relaxed);
+            }
             self.publish();
-            if self.progress.swap(false, Relaxed) {
+            if progressed {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
             if clean {
@@ -254,7 +260,9 @@ impl Shared {
     }
 
     fn publish(&self) {
-        let records: Vec<Health> = self.vitals.iter().map(|vitals| vitals.snapshot()).collect();
+        let progress_ns = self.progress_ns.load(Relaxed);
+        let record = |vitals: &Arc<Vitals>| Health { progress_ns, ..vitals.snapshot() };
+        let records: Vec<Health> = self.vitals.iter().map(record).collect();
         if let Err(error) = self.publisher.publish(&records) {
             tracing::warn!(%error, "health not published");
         }

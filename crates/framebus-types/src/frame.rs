@@ -12,11 +12,35 @@ pub const MAX_PLANES: usize = 4;
 pub const FLAG_DISCONTINUITY: u32 = 1;
 /// Flag: something moves, or moved within the camera's hold time.
 pub const FLAG_MOTION: u32 = 1 << 1;
-/// Flag: the picture is suspect (frozen, black, decoder errors).
+/// Flag: the picture is suspect; set together with one or more of the flags that say why.
 pub const FLAG_PICTURE_FAULT: u32 = 1 << 2;
 /// Flag: the frame was compared with the scene before it. Without this flag a missing
 /// [`FLAG_MOTION`] says nothing.
 pub const FLAG_MOTION_MEASURED: u32 = 1 << 3;
+/// Picture fault: the same picture comes again and again.
+pub const FLAG_FROZEN: u32 = 1 << 4;
+/// Picture fault: black, white or of one colour.
+pub const FLAG_UNIFORM: u32 = 1 << 5;
+/// Picture fault: the decoder reported errors, or the picture has the green areas that
+/// missing data leave.
+pub const FLAG_CORRUPT: u32 = 1 << 6;
+/// Picture fault: much less detail than the camera used to show (covered, fogged, out
+/// of focus).
+pub const FLAG_BLURRED: u32 = 1 << 7;
+/// Picture fault: the stream's time stamps jumped.
+pub const FLAG_TIME_JUMP: u32 = 1 << 8;
+/// Picture fault: frames arrive later than their time stamps say, and ever more so.
+pub const FLAG_LATE: u32 = 1 << 9;
+
+/// All flags that say why a picture is suspect, with the word for each.
+pub const PICTURE_FAULTS: [(u32, &str); 6] = [
+    (FLAG_FROZEN, "frozen"),
+    (FLAG_UNIFORM, "uniform"),
+    (FLAG_CORRUPT, "corrupt"),
+    (FLAG_BLURRED, "blurred"),
+    (FLAG_TIME_JUMP, "time jump"),
+    (FLAG_LATE, "late"),
+];
 
 /// User header of a camera's `[u8]` frame service.
 ///

@@ -64,6 +64,12 @@ pub enum Counter {
     /// Compressed frames that the idle gate kept from the decoder; not part of
     /// `Captured`.
     Undecoded = 23,
+    /// Frames sent with [`FLAG_PICTURE_FAULT`](crate::FLAG_PICTURE_FAULT); part of
+    /// `Published`.
+    Suspect = 24,
+    /// Frames that an inference process had when it died or hung, answered `failed` by
+    /// its successor; part of `Failed`.
+    Orphaned = 25,
 }
 
 /// Number of counters in a record, with room for more.
@@ -175,8 +181,12 @@ pub struct Health {
     pub counters: [u64; COUNTERS],
     /// See [`Stage`].
     pub stages: [Histogram; STAGES],
+    /// When the process last did a piece of work, or looked and found none,
+    /// CLOCK_MONOTONIC ns; 0 = not yet. A record that is fresh while this grows old
+    /// comes from a process that hangs.
+    pub progress_ns: u64,
     /// Zero.
-    pub reserved: [u8; 64],
+    pub reserved: [u8; 56],
 }
 
 const _: () = assert!(size_of::<Health>() == 6960 && align_of::<Health>() == 8);

@@ -27,8 +27,9 @@ pub use code::{
     ChromaSite, ColourMatrix, ColourRange, Fourcc, Outcome, Reason, Role, State, UnknownCode,
 };
 pub use frame::{
-    FLAG_DISCONTINUITY, FLAG_MOTION, FLAG_MOTION_MEASURED, FLAG_PICTURE_FAULT, FrameHeader,
-    MAX_PLANES,
+    FLAG_BLURRED, FLAG_CORRUPT, FLAG_DISCONTINUITY, FLAG_FROZEN, FLAG_LATE, FLAG_MOTION,
+    FLAG_MOTION_MEASURED, FLAG_PICTURE_FAULT, FLAG_TIME_JUMP, FLAG_UNIFORM, FrameHeader,
+    MAX_PLANES, PICTURE_FAULTS,
 };
 pub use health::{COUNTERS, Counter, Health, Histogram, STAGES, Stage};
 pub use result::{Detection, ResultHeader, StageTimes};

@@ -28,6 +28,6 @@ fn layouts_are_frozen() {
     layout!(out, Detection: bbox score class track zones angle extra_offset extra_len reserved label);
     layout!(out, Histogram: counts sum_ns max_ns);
     layout!(out, Health: version role name pid state reason started_wall_ns state_since_ns
-        updated_ns width height detail counters stages reserved);
+        updated_ns width height detail counters stages progress_ns reserved);
     assert_eq!(out, include_str!("layout.golden"), "layouts changed; new layout:\n{out}");
 }

@@ -50,7 +50,7 @@ pub(crate) struct Args {
 }
 
 /// Counters by name, in the order of their numbers.
-const COUNTER_NAMES: [(Counter, &str); 24] = [
+const COUNTER_NAMES: [(Counter, &str); 26] = [
     (Counter::Captured, "captured"),
     (Counter::Published, "published"),
     (Counter::ZeroCopy, "zero_copy"),
@@ -75,6 +75,8 @@ const COUNTER_NAMES: [(Counter, &str); 24] = [
     (Counter::BadHeaders, "bad_headers"),
     (Counter::Restarts, "restarts"),
     (Counter::Undecoded, "undecoded"),
+    (Counter::Suspect, "suspect"),
+    (Counter::Orphaned, "orphaned"),
 ];
 
 const _: () = assert!(COUNTER_NAMES.len() <= COUNTERS);
