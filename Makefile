@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test lint fmt bench peers instructions docs clean distclean
+.PHONY: help setup tools build demo test lint fmt fuzz bench peers instructions chaos reconnects soak faults deb deb-test docs clean distclean
 
 # Finds cargo and the folders; every recipe that runs cargo starts with it.
 ENV := . scripts/env.sh &&
@@ -40,6 +40,9 @@ lint: ready ## formatting, clippy, cargo-deny, shellcheck
 fmt: ## format the Rust code
 	$(ENV) cargo fmt --all
 
+fuzz: ready ## look for inputs that break parsers, MINUTES=5 for each target
+	@scripts/fuzz.sh $(or $(MINUTES),5)
+
 bench: ready ## bare engine, pipeline, bus and hot functions on this machine
 	$(ENV) cargo build --release --workspace --bins
 	@scripts/bench.sh
@@ -50,6 +53,34 @@ peers: ready ## framebus beside Python loops and benchmark_app, in turns
 
 instructions: ready ## instructions of the hot functions, counted by valgrind
 	@scripts/instructions.sh
+
+deb: ready ## the Debian package of this architecture, in target/debian
+	@scripts/deb.sh
+
+deb-test: deb ## install, use, upgrade and purge the package in a fresh Debian (as root)
+	@scripts/deb_test.sh
+
+# Length of `make chaos` and `make soak`, and how often `make reconnects` does it.
+chaos: MINUTES ?= 10
+soak: MINUTES ?= 30
+N ?= 500
+
+chaos: ready ## kill random processes under load for MINUTES=10 (SEED=n repeats a run)
+	$(ENV) cargo build --release --workspace --bins --examples
+	@$(ENV) "$$FB_TARGET"/release/examples/chaos --kills $$(( 32 * $(MINUTES) )) \
+		--seconds $$(( 60 * $(MINUTES) )) $(if $(SEED),--seed $(SEED))
+
+reconnects: ready ## end and restart an RTSP camera N=500 times
+	$(ENV) cargo build --release --workspace --bins --examples
+	@$(ENV) "$$FB_TARGET"/release/examples/reconnects --count $(N)
+
+soak: ready ## four cameras for MINUTES=30: does anything grow? draws docs/soak.png
+	$(ENV) cargo build --release --workspace --bins --examples
+	@scripts/soak.sh $(MINUTES)
+
+faults: ready ## the fault tests, and docs/faults.md from what status said in them
+	$(ENV) cargo build --workspace --bins --examples
+	@scripts/fault_table.sh
 
 docs: ready ## the API documentation, in target/doc
 	$(ENV) cargo doc --workspace --no-deps

@@ -43,7 +43,8 @@ shell_syntax() {
 }
 step "shell syntax" shell_syntax
 if command -v shellcheck >/dev/null; then
-    step "shellcheck" shellcheck -x scripts/*.sh scripts/peers/*.sh .ci/run
+    step "shellcheck" shellcheck -x scripts/*.sh scripts/peers/*.sh .ci/run \
+        deploy/debian/scripts/* deploy/systemd/framebus-generator
 else
     warn "SKIPPED shellcheck: not installed (Debian and Ubuntu: apt-get install shellcheck)"
 fi

@@ -76,7 +76,10 @@ pub fn end(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            let refused = matches!(error.downcast_ref(), Some(BusError::Memory { .. }));
+            let refused = matches!(
+                error.downcast_ref(),
+                Some(BusError::Memory { .. } | BusError::NoRoom { .. })
+            );
             ExitCode::from(if refused { 69 } else { 70 })
         }
     }

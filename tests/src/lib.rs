@@ -20,12 +20,19 @@
 mod assets;
 mod compare;
 pub mod crash;
+mod faults;
+pub mod fuzz;
 mod process;
 mod readers;
+mod rtsp;
 mod world;
 
 pub use assets::{asset, openvino, repository, skip};
 pub use compare::{Expected, iou, matches, reference};
-pub use process::{Exit, Process, binary, example, wait_until, with_shm};
+pub use faults::{
+    Bystander, StatusRow, Usage, print_fault, shm_files, show_fault, status, wait_row, wait_status,
+};
+pub use process::{Exit, Process, binary, example, wait_until, with_shm, with_tmpfs};
 pub use readers::{Collector, Found, HealthWatch, Row};
+pub use rtsp::{Line, Road, RtspCamera};
 pub use world::{Environment, World};

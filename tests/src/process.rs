@@ -28,7 +28,8 @@ pub fn wait_until<T>(what: &str, deadline_s: u64, mut look: impl FnMut() -> Opti
     }
 }
 
-fn target_folder() -> PathBuf {
+/// Where the programs of the profile lie that this test was built with.
+pub(crate) fn target_folder() -> PathBuf {
     // target/<profile>/deps/<test>
     let own = std::env::current_exe().expect("the test knows its own file");
     let deps = own.parent().expect("a file lies in a folder");
@@ -74,19 +75,19 @@ pub fn example(name: &str) -> PathBuf {
 /// When it is not allowed and `FRAMEBUS_REQUIRE_ASSETS=1`.
 #[must_use]
 pub fn with_shm(kib: u64) -> Option<Command> {
+    with_tmpfs(Path::new("/dev/shm"), kib)
+}
+
+/// As [`with_shm`], for a small disk of the command's own at `folder`.
+///
+/// # Panics
+/// When it is not allowed and `FRAMEBUS_REQUIRE_ASSETS=1`.
+#[must_use]
+pub fn with_tmpfs(folder: &Path, kib: u64) -> Option<Command> {
     let can = || {
         let mut probe = Command::new("unshare");
-        probe.args([
-            "--mount",
-            "--propagation",
-            "private",
-            "mount",
-            "-t",
-            "tmpfs",
-            "none",
-            "/dev/shm",
-        ]);
-        probe.output()
+        probe.args(["--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none"]);
+        probe.arg(folder).output()
     };
     match can() {
         Ok(output) if output.status.success() => {}
@@ -96,7 +97,8 @@ pub fn with_shm(kib: u64) -> Option<Command> {
         }
     }
     let mut command = Command::new("unshare");
-    let script = format!(r#"mount -t tmpfs -o size={kib}k none /dev/shm && exec "$0" "$@""#);
+    let script =
+        format!(r#"mount -t tmpfs -o size={kib}k none '{}' && exec "$0" "$@""#, folder.display());
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
     Some(command)
 }

@@ -1,6 +1,7 @@
 //! One test's own instance: folder, configuration, processes, and their end.
 
-use crate::process::{Process, binary, kill, wait_until};
+use crate::faults::shm_files;
+use crate::process::{Process, binary, kill, target_folder, wait_until};
 use framebus_bus::Domain;
 use framebus_model::testing::TinyDetector;
 use rustix::process::Signal;
@@ -158,6 +159,10 @@ impl World {
             .current_dir(self.folder())
             .env(MARK, self.folder())
             .env("TMPDIR", self.folder())
+            // Models are prepared once for all tests, and nothing of the user's is
+            // touched.
+            .env("XDG_CACHE_HOME", target_folder().join("test-cache"))
+            .env_remove("CACHE_DIRECTORY")
             .env_remove("FRAMEBUS_CONFIG")
             .env_remove("FRAMEBUS_LOG")
             .envs(self.environment.iter().map(|(key, value)| (key, value)));
@@ -214,23 +219,23 @@ impl World {
     /// # Panics
     /// When it is none of this world's.
     pub fn kill(&self, pid: u32) {
+        assert!(self.signal(pid, Signal::KILL), "{pid} is no process of this test");
+    }
+
+    /// Sends a signal to a process of this world; false when it is none (any more).
+    pub fn signal(&self, pid: u32, signal: Signal) -> bool {
         let own = self.processes().into_iter().any(|(found, _)| found == pid);
-        assert!(own, "{pid} is no process of this test");
-        kill(pid, Signal::KILL);
+        if own {
+            kill(pid, signal);
+        }
+        own
     }
 
     /// What the instance has in /dev/shm and in its bus folder.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
-        let prefix = self.domain().shm_prefix().to_owned();
-        let mut found: Vec<String> = std::fs::read_dir("/dev/shm")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| name.starts_with(&prefix))
-            .map(|name| format!("/dev/shm/{name}"))
-            .collect();
+        let mut found: Vec<String> =
+            shm_files(&self.domain()).keys().map(|name| format!("/dev/shm/{name}")).collect();
         if self.root().join(&self.instance).exists() {
             found.push(self.root().join(&self.instance).display().to_string());
         }

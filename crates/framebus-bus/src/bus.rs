@@ -1,7 +1,7 @@
 //! One process's view of an instance.
 
 use crate::services::{self, EVENT_DEAD, EVENT_ID_MAX, EVENT_SENT, MAX_NODES, ServiceSpec};
-use crate::{BusError, Domain, Ipc};
+use crate::{BusError, Domain, Ipc, files::Files, memory};
 use iceoryx2::node::{Node, NodeBuilder};
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
@@ -10,6 +10,7 @@ use iceoryx2::service::Service;
 use iceoryx2::service::builder::event::EventOpenError;
 use iceoryx2::service::port_factory::event::PortFactory as EventFactory;
 use std::fmt::Debug;
+use std::path::Path;
 
 /// A node in an instance's domain.
 ///
@@ -19,6 +20,7 @@ use std::fmt::Debug;
 pub struct Bus<S: Service = Ipc> {
     pub(crate) node: Node<S>,
     pub(crate) domain: Domain,
+    files: Files,
 }
 
 /// What a clean-up of dead processes found.
@@ -35,10 +37,13 @@ impl<S: Service> Bus<S> {
     /// Signals stay with the caller.
     ///
     /// # Errors
-    /// [`BusError::Domain`] when the instance's folder cannot be used,
+    /// [`BusError::Domain`] and [`BusError::Folder`] when the instance's folder cannot be
+    /// used, [`BusError::NoRoom`] when it or /dev/shm is full,
     /// [`BusError::Port`] when the node cannot be created.
     pub fn open(domain: &Domain, process: &str) -> Result<Self, BusError> {
+        memory::check_room(Path::new("/dev/shm"))?;
         domain.create_folder()?;
+        memory::check_room(&domain.folder()).inspect_err(|_| domain.remove_empty_folders())?;
         // What fails comes back to us as an error and is logged once; iceoryx2's
         // own words go through `tracing`, where FRAMEBUS_LOG can let them pass.
         iceoryx2::prelude::set_log_level(iceoryx2::prelude::LogLevel::Warn);
@@ -50,7 +55,17 @@ impl<S: Service> Bus<S> {
             .signal_handling_mode(SignalHandlingMode::Disabled)
             .create::<S>()
             .map_err(|error| port(format!("{error:?}")))?;
-        Ok(Self { node, domain: domain.clone() })
+        Ok(Self { node, domain: domain.clone(), files: Files::new(domain) })
+    }
+
+    /// Whether the instance's files are those that this process joined; to be asked
+    /// about once a second. When somebody has removed them, this process still reaches
+    /// those who are there, but nobody who comes later.
+    ///
+    /// # Errors
+    /// [`BusError::Vanished`]: stop, and start the instance again.
+    pub fn check_files(&self) -> Result<(), BusError> {
+        self.files.check()
     }
 
     /// The instance.
@@ -116,7 +131,14 @@ pub(crate) fn service_name(spec: &ServiceSpec) -> Result<ServiceName, BusError> 
 }
 
 pub(crate) fn port(spec: &ServiceSpec, what: &str, error: impl Debug) -> BusError {
-    BusError::Port { service: spec.name.clone(), reason: format!("{what}: {error:?}") }
+    let (service, error) = (spec.name.clone(), format!("{error:?}"));
+    // Of a listener or of a subscriber: each reader has one of both.
+    if error == "ExceedsMaxSupportedListeners" || error == "ExceedsMaxSupportedSubscribers" {
+        let frames = service.starts_with("frames/");
+        let key = if frames { "frame_subscribers" } else { "result_subscribers" };
+        return BusError::Full { service, key };
+    }
+    BusError::Port { service, reason: format!("{what}: {error}") }
 }
 
 pub(crate) fn transport(spec: &ServiceSpec, error: impl Debug) -> BusError {

@@ -1,6 +1,6 @@
 //! Instances: separate worlds on one machine.
 
-use crate::{BusError, Ipc, Limits};
+use crate::{BusError, Ipc, Limits, files};
 use iceoryx2::config::Config;
 use iceoryx2::node::{Node, NodeState};
 use iceoryx2::prelude::{CallbackProgression, FileName, Path as IoxPath, SemanticString};
@@ -105,10 +105,9 @@ impl Domain {
         };
         for folder in [self.root.clone(), self.folder()] {
             let created = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder);
-            created
-                .map_err(|error| fail(format!("cannot create {}: {error}", folder.display())))?;
-            let meta = std::fs::symlink_metadata(&folder)
-                .map_err(|error| fail(format!("cannot read {}: {error}", folder.display())))?;
+            let meta = created
+                .and_then(|()| std::fs::symlink_metadata(&folder))
+                .map_err(|source| BusError::Folder { path: folder.clone(), source })?;
             let uid = rustix::process::getuid().as_raw();
             if !meta.is_dir() || meta.uid() != uid {
                 return Err(fail(format!(
@@ -117,9 +116,21 @@ impl Domain {
                     meta.uid()
                 )));
             }
-            if meta.permissions().mode() & 0o022 != 0 && folder != self.root {
-                return Err(fail(format!("{} is writable by others", folder.display())));
+            // Where others may write, they could put a folder of theirs in place of
+            // the instance's; in a sticky one they cannot.
+            let mode = meta.permissions().mode();
+            if mode & 0o022 != 0 && (folder != self.root || mode & 0o1000 == 0) {
+                return Err(fail(format!(
+                    "others may write in {0}: chmod go-w {0}",
+                    folder.display()
+                )));
             }
+        }
+        if let Some((file, owner)) = files::foreign(self) {
+            return Err(fail(format!(
+                "{} belongs to user {owner}; remove it, or choose another instance name",
+                file.display()
+            )));
         }
         Ok(())
     }
@@ -164,9 +175,15 @@ impl Domain {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        // Goes only when it is empty, that is, when no other instance is there.
-        let _ = std::fs::remove_dir(&self.root);
+        self.remove_empty_folders();
         Ok(removed)
+    }
+
+    /// They go only when they are empty, that is, when nobody uses them.
+    pub(crate) fn remove_empty_folders(&self) {
+        for folder in [&self.folder(), &self.root] {
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 }
 
@@ -201,5 +218,53 @@ mod tests {
         let domain = Domain::new("x", dir.path(), Limits::default()).expect("valid");
         std::fs::write(domain.folder(), b"").expect("write");
         assert!(domain.create_folder().is_err());
+    }
+
+    #[test]
+    fn folders_that_others_may_change_are_refused() {
+        let dir = tempfile::tempdir_in("/tmp").expect("temp dir");
+        let root = dir.path().join("r");
+        let domain = Domain::new("x", &root, Limits::default()).expect("valid");
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        };
+        let refused = || domain.create_folder().expect_err("refused").to_string();
+        domain.create_folder().expect("made");
+        for path in [root.clone(), domain.folder()] {
+            let made = std::fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(made & 0o777, 0o700, "{}", path.display());
+        }
+        mode(&root, 0o1777);
+        domain.create_folder().expect("sticky");
+        mode(&root, 0o775);
+        assert!(refused().contains("chmod go-w"), "{}", refused());
+        mode(&root, 0o700);
+        mode(&domain.folder(), 0o702);
+        assert!(refused().contains("chmod go-w"), "{}", refused());
+        // Somebody was there first, with a link to a folder that they can read.
+        std::fs::remove_dir_all(&root).expect("removed");
+        std::os::unix::fs::symlink(dir.path(), &root).expect("linked");
+        assert!(refused().contains("is not a folder"), "{}", refused());
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        if !rustix::process::getuid().is_root() {
+            // Only root can make a file that is somebody else's.
+            return;
+        }
+        let dir = tempfile::tempdir_in("/tmp").expect("temp dir");
+        let name = format!("foreign-{}", std::process::id());
+        let domain = Domain::new(&name, &dir.path().join("r"), Limits::default()).expect("valid");
+        let refused = || domain.create_folder().expect_err("refused").to_string();
+        domain.create_folder().expect("made");
+        let squatted = Path::new("/dev/shm").join(format!("{}x.dynamic", domain.shm_prefix()));
+        std::fs::write(&squatted, b"").expect("written");
+        std::os::unix::fs::chown(&squatted, Some(65534), None).expect("given away");
+        let error = refused();
+        std::fs::remove_file(&squatted).expect("removed");
+        assert!(error.contains("belongs to user 65534"), "{error}");
+        std::os::unix::fs::chown(domain.folder(), Some(65534), None).expect("given away");
+        assert!(refused().contains("owner 65534"), "{}", refused());
     }
 }

@@ -16,6 +16,23 @@ pub enum BusError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The folder could not be made or read.
+    #[error("cannot make or read {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Somebody removed files of the running instance.
+    #[error(
+        "{} was removed while the instance ran (by a cleaner of temporary files, or by logind \
+         at the end of a session: RemoveIPC=no); the instance must start again", path.display()
+    )]
+    Vanished {
+        /// The file or folder that is gone.
+        path: PathBuf,
+    },
     /// A service could not be opened.
     #[error("cannot open bus service {service}: {reason}")]
     Service {
@@ -56,6 +73,32 @@ pub enum BusError {
         sample_mib: f64,
         /// Free MiB.
         available_mib: f64,
+    },
+    /// The place where bus files lie is full.
+    #[error(
+        "{} has {free_kib} KiB and {files} files free, joining the bus needs {needed_kib} KiB: \
+         make room there or mount it larger", path.display()
+    )]
+    NoRoom {
+        /// Which one.
+        path: PathBuf,
+        /// Free KiB.
+        free_kib: u64,
+        /// Files that can still be made.
+        files: u64,
+        /// Needed KiB.
+        needed_kib: u64,
+    },
+    /// All places for readers are taken.
+    #[error(
+        "{service} has as many readers as it has room for: end one (a `framebus tap`, a \
+         subscriber), or raise bus.{key} and restart the instance"
+    )]
+    Full {
+        /// Service name.
+        service: String,
+        /// Key of `[bus]` that gives the number.
+        key: &'static str,
     },
     /// All samples are on loan; the frame cannot be taken now.
     #[error("no free sample in {service}: all {limit} loans are in use")]

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::bus::{port, service_name, transport};
-use crate::header::{check_header, plane_size};
+use crate::header::{self, BadHeaders, SKIPS_MAX, check_frame};
 use crate::readers::{self, Readers, WaitedFor};
 use crate::services::{Delivery, ServiceSpec};
 use crate::{BadHeader, Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
@@ -23,7 +23,7 @@ use iceoryx2::service::port_factory::PortFactory as _;
 use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -193,9 +193,8 @@ impl<S: Service> Bus<S> {
         // it sends to the others it forgets when their buffer is full.
         let _ = subscriber.update_connections();
         let waker = Waker::new(listener);
-        let bad_headers = AtomicU64::new(0);
-        let (camera, last) = (camera.to_owned(), Mutex::new(None));
-        Ok(FrameSubscriber { subscriber, waker, spec, camera, bad_headers, last })
+        let (camera, bad_headers) = (camera.to_owned(), BadHeaders::default());
+        Ok(FrameSubscriber { subscriber, waker, spec, camera, bad_headers, last: Mutex::default() })
     }
 
     fn frame_service(
@@ -358,7 +357,7 @@ pub struct FrameSubscriber<S: Service = Ipc> {
     waker: Waker<S>,
     spec: ServiceSpec,
     camera: String,
-    bad_headers: AtomicU64,
+    bad_headers: BadHeaders,
     /// Epoch and sequence number of the frame before.
     last: Mutex<Option<(u64, u64)>>,
 }
@@ -370,7 +369,7 @@ impl<S: Service> FrameSubscriber<S> {
     /// # Errors
     /// [`BusError::NoLoan`] when this reader holds as many frames as it may.
     pub fn receive(&self) -> Result<Option<FrameSample<S>>, BusError> {
-        loop {
+        for _ in 0..SKIPS_MAX {
             let sample = self.subscriber.receive().map_err(|error| match error {
                 ReceiveError::ExceedsMaxBorrows => {
                     BusError::NoLoan { service: self.spec.name.clone(), limit: self.spec.borrowed }
@@ -389,18 +388,16 @@ impl<S: Service> FrameSubscriber<S> {
                         return Ok(Some(frame));
                     }
                 }
-                Err(error) => {
-                    self.bad_headers.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(service = self.spec.name, %error, "frame skipped");
-                }
+                Err(error) => self.bad_headers.count(&self.spec.name, &error),
             }
         }
+        Ok(None)
     }
 
     /// Frames skipped because their header contradicted their payload.
     #[must_use]
     pub fn bad_headers(&self) -> u64 {
-        self.bad_headers.load(Ordering::Relaxed)
+        self.bad_headers.get()
     }
 
     /// Sleeps until a frame is there.
@@ -433,7 +430,7 @@ impl<S: Service> FrameSample<S> {
         // One copy: what was checked is what is used, whatever the publisher
         // writes afterwards.
         let header = *sample.user_header();
-        let fourcc = check_header(&header, sample.payload().len(), camera)?;
+        let fourcc = check_frame(&header, sample.payload().len(), camera)?;
         Ok(Self {
             fourcc,
             matrix: ColourMatrix::try_from(header.matrix)?,
@@ -484,12 +481,10 @@ impl<S: Service> FrameSample<S> {
     /// its stride. Empty for a plane that the format does not have.
     #[must_use]
     pub fn plane(&self, plane: usize) -> (&[u8], usize) {
-        let Some((row, rows)) = plane_size(self.fourcc, &self.header, plane) else {
+        let Some((range, stride)) = header::plane(self.fourcc, &self.header, plane) else {
             return (&[], 0);
         };
-        let stride = self.header.strides[plane] as usize;
-        let start = self.header.offsets[plane] as usize;
         // Checked in `check`; the payload's length does not change.
-        (&self.sample.payload()[start..start + stride * (rows - 1) + row], stride)
+        (&self.sample.payload()[range], stride)
     }
 }

@@ -1,14 +1,40 @@
-//! Frame headers from shared memory: trusted only after this.
+//! Headers from shared memory: trusted only after this.
+//!
+//! Another process wrote them, which may be of another version, broken or hostile. These
+//! functions read nothing but their arguments; subscribers call them on a copy.
 
 use crate::BadHeader;
-use framebus_types::{Fourcc, FrameHeader, MAX_PLANES, VERSION, text};
+use framebus_types::{
+    Detection, Fourcc, FrameHeader, Health, MAX_PLANES, Outcome, Reason, ResultHeader, Role, State,
+    VERSION, text,
+};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Samples that one look passes over. A publisher that sends nothing but garbage, and
+/// faster than it is read, must not keep a reader from its other work.
+pub(crate) const SKIPS_MAX: usize = 64;
+
+/// Counts the samples that were skipped because their headers lie.
+#[derive(Debug, Default)]
+pub(crate) struct BadHeaders(AtomicU64);
+
+impl BadHeaders {
+    /// Counts one; logged ever more rarely, so that a flood does not fill the disk.
+    pub(crate) fn count(&self, service: &str, error: &BadHeader) {
+        let so_far = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        if so_far.is_power_of_two() {
+            tracing::warn!(service, %error, so_far, "sample skipped");
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Bytes of a row and number of rows.
-pub(crate) fn plane_size(
-    fourcc: Fourcc,
-    header: &FrameHeader,
-    plane: usize,
-) -> Option<(usize, usize)> {
+fn plane_size(fourcc: Fourcc, header: &FrameHeader, plane: usize) -> Option<(usize, usize)> {
     let (width, height) = (header.width as usize, header.height as usize);
     match (fourcc, plane) {
         (Fourcc::Nv12, 0) => Some((width, height)),
@@ -18,13 +44,45 @@ pub(crate) fn plane_size(
     }
 }
 
+/// Where plane `plane` lies in the payload, and its stride; `None` for one that the format
+/// does not have. Only for a header that [`check_frame`] has passed.
+#[must_use]
+pub fn plane(fourcc: Fourcc, header: &FrameHeader, plane: usize) -> Option<(Range<usize>, usize)> {
+    let (row, rows) = plane_size(fourcc, header, plane)?;
+    let stride = header.strides[plane] as usize;
+    let start = header.offsets[plane] as usize;
+    Some((start..start + stride * (rows - 1) + row, stride))
+}
+
+/// Whether the result that the header describes lies inside a payload of `len` bytes.
+///
+/// # Errors
+/// What does not hold.
+pub fn check_result(header: &ResultHeader, len: usize) -> Result<(Outcome, Reason), BadHeader> {
+    if header.version != VERSION {
+        return Err(BadHeader::Version { found: header.version, expected: VERSION });
+    }
+    let need = u64::from(header.count) * size_of::<Detection>() as u64 + u64::from(header.extra);
+    if need > len as u64 {
+        return Err(BadHeader::Count { count: header.count, extra: header.extra, len });
+    }
+    Ok((Outcome::try_from(header.outcome)?, Reason::try_from(header.reason)?))
+}
+
+/// Whether a health record can be understood.
+#[must_use]
+pub fn check_health(record: &Health) -> bool {
+    record.version == VERSION
+        && Role::try_from(record.role).is_ok()
+        && State::try_from(record.state).is_ok()
+}
+
 /// Whether every plane that the header describes lies inside a payload of `len`
 /// bytes, and the frame is of `camera`.
-pub(crate) fn check_header(
-    header: &FrameHeader,
-    len: usize,
-    camera: &str,
-) -> Result<Fourcc, BadHeader> {
+///
+/// # Errors
+/// What does not hold.
+pub fn check_frame(header: &FrameHeader, len: usize, camera: &str) -> Result<Fourcc, BadHeader> {
     if header.version != VERSION {
         return Err(BadHeader::Version { found: header.version, expected: VERSION });
     }
@@ -69,9 +127,25 @@ mod tests {
     }
 
     #[test]
+    fn results_that_announce_more_than_there_is_are_found() {
+        let header = |count, extra| ResultHeader {
+            outcome: Outcome::Ok.into(),
+            count,
+            extra,
+            ..ResultHeader::default()
+        };
+        let one = size_of::<Detection>();
+        assert_eq!(check_result(&header(1, 4), one + 4), Ok((Outcome::Ok, Reason::None)));
+        for (count, extra) in [(2, 0), (1, 5), (u32::MAX, u32::MAX)] {
+            let error = check_result(&header(count, extra), one + 4).expect_err("too much");
+            assert!(matches!(error, BadHeader::Count { .. }), "{error}");
+        }
+    }
+
+    #[test]
     fn honest_headers_pass() {
         let (header, len) = nv12(64, 32);
-        assert_eq!(check_header(&header, len, "a"), Ok(Fourcc::Nv12));
+        assert_eq!(check_frame(&header, len, "a"), Ok(Fourcc::Nv12));
     }
 
     #[test]
@@ -101,7 +175,7 @@ mod tests {
         for (message, lie) in lies {
             let mut header = good;
             lie(&mut header);
-            let error = check_header(&header, len, "a").expect_err(message);
+            let error = check_frame(&header, len, "a").expect_err(message);
             assert_eq!(error.to_string(), message);
         }
     }

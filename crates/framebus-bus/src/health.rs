@@ -1,9 +1,10 @@
 //! What processes say of themselves.
 
 use crate::bus::{port, service_name, transport};
+use crate::header::check_health;
 use crate::services::{self, ServiceSpec};
 use crate::{Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
-use framebus_types::{Health, Role, State, VERSION};
+use framebus_types::Health;
 use iceoryx2::port::ReceiveError;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
@@ -142,26 +143,26 @@ impl<S: Service> HealthSubscriber<S> {
     /// [`BusError::Transport`].
     pub fn receive_into(&self, records: &mut Vec<Health>) -> Result<usize, BusError> {
         let mut bad = 0;
-        loop {
+        // What is there when it looks: one sample of each publisher and more. Who
+        // sends faster than is read must not keep the reader here.
+        for _ in 0..self.spec.max_publishers * self.spec.buffer {
             let sample = self.subscriber.receive().map_err(|error| match error {
                 ReceiveError::ExceedsMaxBorrows => {
                     BusError::NoLoan { service: self.spec.name.clone(), limit: self.spec.borrowed }
                 }
                 other @ ReceiveError::ConnectionFailure(_) => transport(&self.spec, other),
             })?;
-            let Some(sample) = sample else { return Ok(bad) };
+            let Some(sample) = sample else { break };
             for record in sample.payload() {
                 let record = *record;
-                let known = record.version == VERSION
-                    && Role::try_from(record.role).is_ok()
-                    && State::try_from(record.state).is_ok();
-                if known {
+                if check_health(&record) {
                     records.push(record);
                 } else {
                     bad += 1;
                 }
             }
         }
+        Ok(bad)
     }
 
     /// Sleeps until a record is there.

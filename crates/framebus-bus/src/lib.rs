@@ -26,8 +26,9 @@
 mod bus;
 mod domain;
 mod error;
+mod files;
 mod frames;
-mod header;
+pub mod header;
 mod health;
 pub mod memory;
 mod populate;

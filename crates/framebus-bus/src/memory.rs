@@ -5,6 +5,7 @@ use crate::BusError;
 use crate::services::ServiceSpec;
 use framebus_types::{FrameHeader, ResultHeader};
 use rustix::fs::{FlockOperation, flock, statvfs};
+use std::path::Path;
 
 /// iceoryx2's own header in front of each sample, bytes (0.10.0).
 const SAMPLE_HEADER: usize = 48;
@@ -111,6 +112,28 @@ impl Drop for Turn {
             let _ = flock(folder, FlockOperation::Unlock);
         }
     }
+}
+
+/// What joining takes: service files and sockets in the one place, bookkeeping in the
+/// other.
+const ROOM: u64 = 64 * 1024;
+
+/// Refuses a place that is full, before iceoryx2 fails there in its own words.
+pub(crate) fn check_room(path: &Path) -> Result<(), BusError> {
+    // A place that cannot be asked will say itself what is wrong with it.
+    let Ok(stat) = statvfs(path) else { return Ok(()) };
+    let free = stat.f_bavail * stat.f_frsize;
+    // Some file systems do not count files and say 0 of 0.
+    let no_files = stat.f_files > 0 && stat.f_favail == 0;
+    if free >= ROOM && !no_files {
+        return Ok(());
+    }
+    Err(BusError::NoRoom {
+        path: path.to_owned(),
+        free_kib: free / 1024,
+        files: stat.f_favail,
+        needed_kib: ROOM / 1024,
+    })
 }
 
 /// Free bytes in /dev/shm.

@@ -1,10 +1,11 @@
 //! Results of the instance.
 
 use crate::bus::{port, service_name, transport};
+use crate::header::{BadHeaders, SKIPS_MAX, check_result};
 use crate::readers::{self, Readers, WaitedFor};
 use crate::services::{self, ServiceSpec};
 use crate::{BadHeader, Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
-use framebus_types::{Detection, Outcome, Reason, ResultHeader, VERSION, text};
+use framebus_types::{Detection, Outcome, Reason, ResultHeader, text};
 use iceoryx2::port::ReceiveError;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
@@ -21,7 +22,7 @@ use iceoryx2::service::builder::publish_subscribe::{
 use iceoryx2::service::port_factory::PortFactory as _;
 use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) fn open_error(spec: &ServiceSpec, error: PublishSubscribeOpenError) -> BusError {
@@ -132,7 +133,7 @@ impl<S: Service> Bus<S> {
         // As for frames: be known before the first result is sent.
         let _ = subscriber.update_connections();
         let waker = Waker::new(listener);
-        Ok(ResultSubscriber { subscriber, waker, spec, bad_headers: AtomicU64::new(0) })
+        Ok(ResultSubscriber { subscriber, waker, spec, bad_headers: BadHeaders::default() })
     }
 
     fn result_service(
@@ -212,7 +213,7 @@ pub struct ResultSubscriber<S: Service = Ipc> {
     subscriber: Subscriber<S, [u8], ResultHeader>,
     waker: Waker<S>,
     spec: ServiceSpec,
-    bad_headers: AtomicU64,
+    bad_headers: BadHeaders,
 }
 
 impl<S: Service> ResultSubscriber<S> {
@@ -222,7 +223,7 @@ impl<S: Service> ResultSubscriber<S> {
     /// # Errors
     /// [`BusError::NoLoan`] when this reader holds as many results as it may.
     pub fn receive(&self) -> Result<Option<ResultSample<S>>, BusError> {
-        loop {
+        for _ in 0..SKIPS_MAX {
             let sample = self.subscriber.receive().map_err(|error| match error {
                 ReceiveError::ExceedsMaxBorrows => {
                     BusError::NoLoan { service: self.spec.name.clone(), limit: self.spec.borrowed }
@@ -234,18 +235,16 @@ impl<S: Service> ResultSubscriber<S> {
             };
             match ResultSample::check(sample) {
                 Ok(result) => return Ok(Some(result)),
-                Err(error) => {
-                    self.bad_headers.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(service = self.spec.name, %error, "result skipped");
-                }
+                Err(error) => self.bad_headers.count(&self.spec.name, &error),
             }
         }
+        Ok(None)
     }
 
     /// Results skipped because their header contradicted their payload.
     #[must_use]
     pub fn bad_headers(&self) -> u64 {
-        self.bad_headers.load(Ordering::Relaxed)
+        self.bad_headers.get()
     }
 
     /// Sleeps until a result is there.
@@ -267,21 +266,8 @@ pub struct ResultSample<S: Service = Ipc> {
 impl<S: Service> ResultSample<S> {
     fn check(sample: Sample<S, [u8], ResultHeader>) -> Result<Self, BadHeader> {
         let header = *sample.user_header();
-        if header.version != VERSION {
-            return Err(BadHeader::Version { found: header.version, expected: VERSION });
-        }
-        let len = sample.payload().len();
-        let need =
-            u64::from(header.count) * size_of::<Detection>() as u64 + u64::from(header.extra);
-        if need > len as u64 {
-            return Err(BadHeader::Count { count: header.count, extra: header.extra, len });
-        }
-        Ok(Self {
-            outcome: Outcome::try_from(header.outcome)?,
-            reason: Reason::try_from(header.reason)?,
-            header,
-            sample,
-        })
+        let (outcome, reason) = check_result(&header, sample.payload().len())?;
+        Ok(Self { outcome, reason, header, sample })
     }
 
     /// The header as it was when the result was received.

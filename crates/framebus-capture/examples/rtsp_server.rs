@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! rtsp_server [--port 8554] [--mount /cam] [--user U --password P] FILE.mp4
-//! rtsp_server [--port 8554] … [--size 640x480] [--fps 30] test
+//! rtsp_server [--port 8554] … [--size 640x480] [--fps 30] [--codec h264] test
 //! ```
 //!
 //! The file's H.264 is sent as it is, again and again, with time stamps that go
-//! on; `test` is a moving ball, encoded here. Port 0 lets the system choose. When
-//! it is ready it prints `listening rtsp://127.0.0.1:PORT/MOUNT`.
+//! on; `test` is a moving ball, encoded here with `h264`, `h265` or `jpeg`. Port 0 lets
+//! the system choose. When it is ready it prints `listening rtsp://127.0.0.1:PORT/MOUNT`.
+//!
+//! Lines on standard input make `test` a camera with faults, at once: `keys off` (its key
+//! frames are lost) and `keys on`, `size 320x240`, `back 30` (time stamps go back by so
+//! many seconds), `end` (the stream ends). Each is answered with `done`.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,10 +22,27 @@
 use anyhow::{Context, Result, anyhow, bail};
 use gst::{glib, prelude::*};
 use gst_rtsp::prelude::*;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const PAY: &str = "rtph264pay name=pay0 pt=96 config-interval=-1";
+/// Name, encoder and payloader; faults are made between the two.
+const CODECS: [(&str, &str, &str); 3] = [
+    (
+        "h264",
+        "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=30 ! h264parse ! \
+         video/x-h264,stream-format=avc,alignment=au",
+        PAY,
+    ),
+    (
+        "h265",
+        "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=30 ! h265parse ! \
+         video/x-h265,stream-format=hvc1,alignment=au",
+        "rtph265pay name=pay0 pt=96 config-interval=-1",
+    ),
+    ("jpeg", "jpegenc", "rtpjpegpay name=pay0 pt=26"),
+];
 
 struct Options {
     port: String,
@@ -29,6 +50,7 @@ struct Options {
     login: Option<(String, String)>,
     size: (u32, u32),
     fps: u32,
+    codec: String,
     input: String,
 }
 
@@ -39,6 +61,7 @@ fn options() -> Result<Options> {
         login: None,
         size: (640, 480),
         fps: 30,
+        codec: "h264".to_owned(),
         input: String::new(),
     };
     let (mut user, mut password) = (None, None);
@@ -51,11 +74,10 @@ fn options() -> Result<Options> {
             "--user" => user = Some(value()?),
             "--password" => password = Some(value()?),
             "--size" => {
-                let size = value()?;
-                let (width, height) = size.split_once('x').context("--size WIDTHxHEIGHT")?;
-                options.size = (width.parse()?, height.parse()?);
+                options.size = size(&value()?)?;
             }
             "--fps" => options.fps = value()?.parse()?,
+            "--codec" => options.codec = value()?,
             flag if flag.starts_with("--") => bail!("unknown option {flag}"),
             input => options.input = input.to_owned(),
         }
@@ -65,6 +87,86 @@ fn options() -> Result<Options> {
     }
     options.login = user.zip(password);
     Ok(options)
+}
+
+fn size(text: &str) -> Result<(u32, u32)> {
+    let (width, height) = text.split_once('x').context("a size is WIDTHxHEIGHT")?;
+    Ok((width.parse()?, height.parse()?))
+}
+
+/// Faults of the test camera.
+#[derive(Default)]
+struct Faults {
+    keys_off: AtomicBool,
+    /// How far time stamps have gone back, ns.
+    back_ns: AtomicU64,
+    /// The stream that is being sent.
+    media: Mutex<Option<gst::Bin>>,
+}
+
+impl Faults {
+    /// Takes part in a stream from now on.
+    fn join(self: &Arc<Self>, bin: gst::Bin) {
+        let payer = bin.by_name("pay0").and_then(|pay| pay.static_pad("sink"));
+        let faults = self.clone();
+        if let Some(pad) = payer {
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data else {
+                    return gst::PadProbeReturn::Ok;
+                };
+                let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+                if key && faults.keys_off.load(Relaxed) {
+                    // With `Drop`, GStreamer 1.22 frees it after these bindings have.
+                    info.flow_res = Ok(gst::FlowSuccess::Ok);
+                    return gst::PadProbeReturn::Handled;
+                }
+                let back = gst::ClockTime::from_nseconds(faults.back_ns.load(Relaxed));
+                let moved = |time: Option<gst::ClockTime>| time.map(|t| t.saturating_sub(back));
+                let (pts, dts) = (moved(buffer.pts()), moved(buffer.dts()));
+                let buffer = buffer.make_mut();
+                buffer.set_pts(pts);
+                buffer.set_dts(dts);
+                gst::PadProbeReturn::Ok
+            });
+        }
+        *self.media.lock().unwrap_or_else(PoisonError::into_inner) = Some(bin);
+    }
+
+    fn obey(&self, line: &str, fps: u32) -> Result<()> {
+        let media = self.media.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("keys", word) => self.keys_off.store(word == "off", Relaxed),
+            ("back", seconds) => {
+                self.back_ns.fetch_add(seconds.parse::<u64>()? * 1_000_000_000, Relaxed);
+            }
+            ("size", text) => {
+                let filter = media.as_ref().and_then(|bin| bin.by_name("size"));
+                let filter = filter.context("nobody watches")?;
+                filter.set_property("caps", raw_caps(size(text)?, fps).parse::<gst::Caps>()?);
+            }
+            ("end", _) => {
+                media.context("nobody watches")?.send_event(gst::event::Eos::new());
+            }
+            _ => bail!("what is {line:?}?"),
+        }
+        Ok(())
+    }
+}
+
+fn raw_caps((width, height): (u32, u32), fps: u32) -> String {
+    format!("video/x-raw,format=I420,width={width},height={height},framerate={fps}/1")
+}
+
+/// Obeys standard input until it ends.
+fn listen(faults: Arc<Faults>, fps: u32) {
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            match faults.obey(&line, fps) {
+                Ok(()) => println!("done {line}"),
+                Err(error) => println!("failed {line}: {error}"),
+            }
+        }
+    });
 }
 
 /// The access units of a clip and how long it lasts.
@@ -149,13 +251,21 @@ fn main() -> Result<()> {
     let factory = gst_rtsp::RTSPMediaFactory::new();
     factory.set_shared(true);
     if options.input == "test" {
-        let (width, height) = options.size;
+        let known = CODECS.iter().find(|(name, _, _)| *name == options.codec);
+        let (_, encoder, payer) = known.context("--codec is h264, h265 or jpeg")?;
         factory.set_launch(&format!(
-            "( videotestsrc is-live=true pattern=ball ! \
-             video/x-raw,width={width},height={height},framerate={}/1 ! \
-             x264enc tune=zerolatency speed-preset=ultrafast key-int-max=30 ! h264parse ! {PAY} )",
-            options.fps
+            "( videotestsrc is-live=true pattern=ball ! capsfilter name=size caps={} ! \
+             {encoder} ! {payer} )",
+            raw_caps(options.size, options.fps)
         ));
+        let faults = Arc::new(Faults::default());
+        let joined = faults.clone();
+        factory.connect_media_configure(move |_, media| {
+            if let Ok(bin) = media.element().downcast::<gst::Bin>() {
+                joined.join(bin);
+            }
+        });
+        listen(faults, options.fps);
     } else {
         let clip = Arc::new(read_clip(&options.input)?);
         factory.set_launch(&format!(

@@ -18,6 +18,14 @@ pub enum CaptureError {
         /// Why, and what to do where that is known.
         reason: String,
     },
+    /// The camera refuses the login; some lock an account that is tried again soon.
+    #[error("{source_name}: {reason}")]
+    Login {
+        /// The source as the configuration prints it.
+        source_name: String,
+        /// What the camera answered.
+        reason: String,
+    },
     /// The text of a `gst:` source makes no pipeline. Trying again does not help.
     #[error("{source_name}: {reason}")]
     Pipeline {
@@ -90,7 +98,9 @@ impl CaptureError {
     pub fn sentence(&self) -> String {
         // A state stands beside its camera: the source need not be repeated.
         let mut text = match self {
-            Self::Source { reason, .. } | Self::Pipeline { reason, .. } => reason.clone(),
+            Self::Source { reason, .. }
+            | Self::Login { reason, .. }
+            | Self::Pipeline { reason, .. } => reason.clone(),
             other => other.to_string(),
         };
         let mut cause = self.source();

@@ -16,6 +16,14 @@ pub(crate) fn reason(source: &Source, reason: &str) -> CaptureError {
     CaptureError::Source { source_name: source.to_string(), reason: reason.to_owned() }
 }
 
+/// What an ERROR message came to, see [`error`].
+pub(crate) fn failure(source: &Source, text: &str) -> CaptureError {
+    if text.starts_with("401 ") {
+        return CaptureError::Login { source_name: source.to_string(), reason: text.to_owned() };
+    }
+    reason(source, text)
+}
+
 /// A pipeline text that will never work.
 pub(crate) fn pipeline(source: &Source, reason: &str) -> CaptureError {
     CaptureError::Pipeline { source_name: source.to_string(), reason: reason.to_owned() }
@@ -59,6 +67,14 @@ pub(crate) fn error(
         && let Some(reason) = rtsp(error, debug)
     {
         return reason.to_owned();
+    }
+    let device = matches!(source, Source::V4l2(_));
+    if device && error.matches(gst::ResourceError::Read) {
+        return "the device stopped delivering; is it still plugged in?".to_owned();
+    }
+    let says = |words: &str| error.message().contains(words);
+    if device && (says("isn't a v4l2 driver") || says("not a capture device")) {
+        return "not a camera; `v4l2-ctl --list-devices` shows which devices are".to_owned();
     }
     if error.matches(gst::ResourceError::NotFound) {
         return "not found".to_owned();
@@ -222,6 +238,18 @@ mod tests {
         );
         let other = glib::Error::new(gst::StreamError::TypeNotFound, "Could not determine type.");
         assert_eq!(of(&file, other, ""), "neither a video nor a picture that GStreamer knows");
+    }
+
+    #[test]
+    fn devices_that_are_unplugged_or_no_camera_are_named() {
+        let device = Source::V4l2("/dev/video0".into());
+        let gone = glib::Error::new(gst::ResourceError::Read, "Error reading from device.");
+        assert!(of(&device, gone, "").contains("is it still plugged in?"));
+        let other = glib::Error::new(
+            gst::ResourceError::Settings,
+            "Error getting capabilities for device '/dev/null': It isn't a v4l2 driver.",
+        );
+        assert!(of(&device, other, "").starts_with("not a camera"));
     }
 
     #[test]

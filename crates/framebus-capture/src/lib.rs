@@ -1,12 +1,14 @@
 //! The capture process: one camera, file or pipeline becomes frames on the bus.
 //!
-//! Order of reading: [`run`] → `supervise` (connect, watch, reconnect, end) →
+//! Order of reading: [`run`] → `supervise` (connect, watch, reconnect, end; `host`: and
+//! reload; `watch`: what is noted of one connection; `inflow`: before anything is decoded) →
 //! `pipeline` (what stands behind every source) → `source` (what stands in front) →
 //! `tap` (a frame's way through the pipeline and onto the bus) → `convert`
 //! (the decoder's I420 becomes NV12) → `publish` (header, counters, send). Frames that
 //! GStreamer has to convert: `pool`. Pictures take no pipeline: `picture`.
 //! Cheaper frames: `motion` (does anything move?), `idle`, `gate` and `sizes` (what need
-//! not be decoded), `threads`.
+//! not be decoded), `threads`. Pictures that are none: `faults` and `timing`. A look for
+//! `framebus doctor`, without a bus: [`probe`].
 //!
 //! Pixels: the decoder's I420 is interleaved into NV12 in a loaned sample, and the
 //! sample is sent. Where size, colours or bits change, `videoconvertscale` writes the
@@ -17,8 +19,8 @@
 //!
 //! Threads: the main thread supervises and alone says the state; one GStreamer
 //! streaming thread carries a frame from the decoder through the converter to
-//! the bus; one thread reports health. Locks (`Output::publisher`, `Tap::state`,
-//! `Tap::motion`, the fault of `picture`) are leaves: none is taken while another is
+//! the bus; one thread reports health. Locks (`Output::publisher`, `Output::faults`,
+//! `Tap::state`, `Tap::motion`, the fault of `picture`) are leaves: none is taken while another is
 //! held, and none while a frame is sent. `IdleTap::state` is given back before anything
 //! enters the decoder.
 
@@ -26,25 +28,32 @@ mod convert;
 mod drought;
 mod error;
 mod explain;
+mod faults;
 mod gate;
+mod host;
 mod idle;
+mod inflow;
 mod layout;
 mod limit;
 mod motion;
 mod picture;
 mod pipeline;
 mod pool;
+pub mod probe;
 mod publish;
 mod sizes;
 mod source;
 mod supervise;
 mod tap;
 mod threads;
+mod timing;
+mod watch;
 
 pub use error::CaptureError;
 
 use framebus_service::{Failure, Kind, Reporter, Service, Vitals};
 use framebus_types::{Role, State};
+use host::Host;
 use publish::Output;
 use std::sync::Arc;
 
@@ -79,10 +88,11 @@ pub fn run(camera: &str, service: &Service) -> Result<(), Failure> {
     let reporter =
         Reporter::start(service.bus(), vec![vitals.clone()], service.progress_flag(), false)?;
     let output = Arc::new(Output::new(service, camera, vitals.clone()));
+    let host = Host::new(camera, service);
     let ended = if picture::is_picture(&camera.source) {
-        picture::run(camera, service, &output)
+        picture::run(&host, &output)
     } else {
-        supervise::run(camera, service, &output)
+        supervise::run(&host, &output)
     };
     output.summarise();
     match &ended {
@@ -98,6 +108,13 @@ pub fn run(camera: &str, service: &Service) -> Result<(), Failure> {
             reporter.publish();
             output.linger(service);
         }
+    }
+    if host.changed() {
+        let name = camera.name.as_str();
+        return Err(Failure::message(
+            Kind::Changed,
+            format_args!("the configuration of camera {name} changed"),
+        ));
     }
     ended.map(drop).map_err(|error| {
         let name = camera.name.as_str();

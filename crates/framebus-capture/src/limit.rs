@@ -1,6 +1,4 @@
-//! Time rules: the frame-rate limit and the wait between reconnects.
-
-use std::time::Duration;
+//! The frame-rate limit.
 
 /// Lets through at most so many frames per second, evenly.
 ///
@@ -68,40 +66,6 @@ impl Timeline {
     }
 }
 
-/// Exponential wait with ±25 % jitter, so that cameras behind one switch do not
-/// all come back at the same moment.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    min_ms: u64,
-    max_ms: u64,
-    failures: u32,
-    random: u64,
-}
-
-impl Backoff {
-    pub(crate) fn new(min_ms: u64, max_ms: u64, seed: u64) -> Self {
-        // xorshift stays at zero once there.
-        Self { min_ms, max_ms, failures: 0, random: seed | 1 }
-    }
-
-    /// The wait before the next attempt; doubles with each call.
-    pub(crate) fn next(&mut self) -> Duration {
-        let factor = 1_u64 << self.failures.min(30);
-        self.failures += 1;
-        let base_ms = self.min_ms.saturating_mul(factor).min(self.max_ms);
-        // xorshift64 (Marsaglia 2003): enough to spread reconnects.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let percent = 75 + self.random % 51;
-        Duration::from_micros(base_ms.saturating_mul(percent).saturating_mul(10))
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,20 +128,5 @@ mod tests {
         let (mut rate, mut timeline) = (RateLimit::new(5.0), Timeline::default());
         let fast = (0..250).filter(|i| rate.admit(timeline.time_ns(Some(i * 40 * MS), 1))).count();
         assert_eq!(fast, 50);
-    }
-
-    #[test]
-    fn waits_double_up_to_the_longest_and_jitter() {
-        let mut backoff = Backoff::new(500, 4000, 42);
-        for expected_ms in [500, 1000, 2000, 4000, 4000, 4000] {
-            let wait_ms = backoff.next().as_millis() as u64;
-            let range = expected_ms * 3 / 4..=expected_ms * 5 / 4;
-            assert!(range.contains(&wait_ms), "{wait_ms} of {expected_ms}");
-        }
-        backoff.reset();
-        assert!(backoff.next().as_millis() <= 625);
-        let mut waits: Vec<_> = (0..20).map(|_| backoff.next()).collect();
-        waits.dedup();
-        assert!(waits.len() > 10, "{waits:?}");
     }
 }

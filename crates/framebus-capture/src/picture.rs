@@ -6,10 +6,11 @@
 use crate::drought::Drought;
 use crate::error::CaptureError;
 use crate::explain;
+use crate::host::Host;
 use crate::layout::{Layout, scaled};
-use crate::limit::Backoff;
 use crate::publish::{Moment, Output};
-use crate::supervise::{self, Ended};
+use crate::supervise::Ended;
+use crate::watch;
 use framebus_bus::BusError;
 use framebus_config::{Camera, Delivery, Pace, Source};
 use framebus_service::{Service, clock};
@@ -88,6 +89,21 @@ fn decode(path: &Path, max_width: Option<u32>) -> Result<RgbImage, CaptureError>
     Ok(image::imageops::resize(&picture, width, height, filter))
 }
 
+/// Size of the first picture that can be decoded, as it would be published.
+pub(crate) fn probe(camera: &Camera) -> Result<(u32, u32), CaptureError> {
+    let Source::File(path) = &camera.source else {
+        return Err(explain::reason(&camera.source, "no picture"));
+    };
+    let mut first_error = None;
+    for file in list(&camera.source, path)? {
+        match decode(&file, camera.max_width) {
+            Ok(picture) => return Ok(picture.dimensions()),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.unwrap_or_else(|| explain::reason(&camera.source, "no picture")))
+}
+
 /// Time between two pictures; an every-frame source without a rate has none.
 fn period(camera: &Camera) -> Duration {
     match (camera.pace, camera.fps, camera.delivery) {
@@ -96,11 +112,8 @@ fn period(camera: &Camera) -> Duration {
     }
 }
 
-pub(crate) fn run(
-    camera: &Camera,
-    service: &Service,
-    output: &Arc<Output>,
-) -> Result<Ended, CaptureError> {
+pub(crate) fn run(host: &Host<'_>, output: &Arc<Output>) -> Result<Ended, CaptureError> {
+    let (camera, service) = (host.camera, host.service);
     let Source::File(path) = &camera.source else {
         return Err(explain::broken(&camera.source, "not a picture"));
     };
@@ -112,19 +125,19 @@ pub(crate) fn run(
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new()
             .name("pictures".to_owned())
-            .spawn_scoped(scope, || show_all(camera, path, &pictures, service, output, &fault))
+            .spawn_scoped(scope, || show_all(host, path, &pictures, output, &fault))
             .map_err(|error| explain::broken(&camera.source, &format!("no thread: {error}")))?;
         let stall_ns = (camera.stall_s * 1e9) as u64;
         let drought_ns = stall_ns + 3 * period(camera).as_nanos() as u64;
         let mut drought = Drought::default();
         while !worker.is_finished() {
-            service.progress();
+            host.progress();
             let seen = output.vitals().get(Counter::Published) > 0;
             let offline = fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(reason) = offline {
                 drought.forget(output.vitals());
                 output.vitals().set_state(State::Offline, &reason);
-            } else if supervise::say_waiting(output, stall_ns, seen) {
+            } else if watch::say_waiting(output, stall_ns, seen) {
                 drought.forget(output.vitals());
             } else if let Some(cause) =
                 drought.look(output.vitals(), clock::monotonic_ns(), drought_ns)
@@ -141,16 +154,15 @@ pub(crate) fn run(
 }
 
 fn show_all(
-    camera: &Camera,
+    host: &Host<'_>,
     path: &Path,
     pictures: &[PathBuf],
-    service: &Service,
     output: &Arc<Output>,
     fault: &Mutex<Option<String>>,
 ) -> Result<Ended, CaptureError> {
+    let (camera, service) = (host.camera, host.service);
     let say = |reason| *fault.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-    let mut backoff =
-        Backoff::new(camera.reconnect_min_ms, camera.reconnect_max_ms, clock::wall_ns());
+    let mut backoff = host.backoff();
     let period = period(camera);
     // One picture that is shown again and again is decoded once.
     let mut kept = None;
@@ -178,7 +190,7 @@ fn show_all(
                     } {
                         output.vitals().add(Counter::Errors, 1);
                         say(Some(CaptureError::from(error).sentence()));
-                        if supervise::wait_to_retry(camera, service, &mut backoff) {
+                        if host.wait_to_retry(backoff.fail()) {
                             return Ok(Ended::Stopped);
                         }
                     }

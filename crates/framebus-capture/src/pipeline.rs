@@ -7,17 +7,20 @@
 
 use crate::error::CaptureError;
 use crate::explain;
+use crate::host::Host;
 use crate::idle::IdleTap;
+use crate::inflow::Inflow;
 use crate::publish::{Output, Waiting};
 use crate::source;
 use crate::tap::{Tap, watch_arrival, watch_departure};
 use crate::threads;
 use framebus_bus::BusError;
 use framebus_config::{Camera, Pace, Source};
-use framebus_service::{Service, clock};
+use framebus_service::clock;
 use framebus_types::Counter;
 use gst::prelude::*;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Longest wait for a pipeline to stop, ns: when asked to stop, and before a
@@ -31,6 +34,9 @@ pub(crate) struct Session {
     bus: gst::Bus,
     tap: Arc<Tap>,
     idle: Option<Arc<IdleTap>>,
+    inflow: Arc<Inflow>,
+    /// Starts the pipeline.
+    start: Option<JoinHandle<()>>,
 }
 
 impl Session {
@@ -40,17 +46,26 @@ impl Session {
             pipeline.bus().ok_or_else(|| explain::broken(&camera.source, "no message bus"))?;
         let tap = Arc::new(Tap::new(camera, output));
         threads::set(&pipeline, camera);
+        let inflow = Inflow::install(&pipeline);
         let idle = camera.idle_gate.then(|| IdleTap::install(&pipeline, camera, &tap));
         let head = tail(&pipeline, camera, &tap)?;
-        source::attach(&pipeline, &head, camera)?;
-        Ok(Self { pipeline, bus, tap, idle })
+        source::attach(&pipeline, &head, camera, &inflow)?;
+        Ok(Self { pipeline, bus, tap, idle, inflow, start: None })
     }
 
-    /// Starts the pipeline; what goes wrong arrives as a message.
-    pub(crate) fn play(&self) {
-        // An error also posts a message, which says more.
-        if self.pipeline.set_state(gst::State::Playing).is_err() {
-            tracing::debug!("the pipeline refused to start");
+    /// Starts the pipeline; what goes wrong arrives as a message, of an error too. In a
+    /// thread, for opening a device or a pipe may block.
+    pub(crate) fn play(&mut self) {
+        let pipeline = self.pipeline.clone();
+        let play = move || {
+            let _ = pipeline.set_state(gst::State::Playing);
+        };
+        match std::thread::Builder::new().name("play".to_owned()).spawn(play) {
+            Ok(thread) => self.start = Some(thread),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to start the pipeline");
+                let _ = self.pipeline.set_state(gst::State::Playing);
+            }
         }
     }
 
@@ -84,6 +99,11 @@ impl Session {
         self.tap.refusal()
     }
 
+    /// What comes in before anything is decoded.
+    pub(crate) fn inflow(&self) -> &Inflow {
+        &self.inflow
+    }
+
     /// Size of the frames on the bus.
     pub(crate) fn size(&self) -> Option<(u32, u32)> {
         self.tap.size()
@@ -103,10 +123,12 @@ impl Session {
     /// Stops the pipeline and waits for it, within a bound: GStreamer joins
     /// threads here that may hang in a socket or a driver. Returns what tells the
     /// end of a pipeline that was left behind.
-    pub(crate) fn stop(self, service: &Service) -> Option<mpsc::Receiver<()>> {
+    pub(crate) fn stop(mut self, host: &Host<'_>) -> Option<mpsc::Receiver<()>> {
         let (done, stopped) = mpsc::channel();
-        let pipeline = self.pipeline.clone();
+        let (pipeline, start) = (self.pipeline.clone(), self.start.take());
         let thread = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+            // A start that comes after the stop would never be stopped.
+            let _ = start.map(JoinHandle::join);
             let _ = pipeline.set_state(gst::State::Null);
             let _ = done.send(());
         });
@@ -116,11 +138,12 @@ impl Session {
             return None;
         }
         let mut since_ns = clock::monotonic_ns();
-        let (mut left_behind, mut asked) = (false, service.shutdown().requested());
+        let shutdown = host.service.shutdown();
+        let (mut left_behind, mut asked) = (false, shutdown.requested());
         while stopped.recv_timeout(Duration::from_millis(20)).is_err() {
-            service.progress();
+            host.progress();
             let now_ns = clock::monotonic_ns();
-            if !asked && service.shutdown().requested() {
+            if !asked && shutdown.requested() {
                 (asked, since_ns) = (true, now_ns);
             }
             if !asked && self.tap.output().waiting() != Waiting::No {

@@ -1,10 +1,11 @@
 //! From a filled sample to the bus: header, counting, delivery.
 
+use crate::faults::Faults;
 use crate::layout::Layout;
 use framebus_bus::{Bus, BusError, Delivery, FrameLoan, FramePublisher};
 use framebus_config::Camera;
 use framebus_service::{INFER_READER, Service, Shutdown, Vitals, clock};
-use framebus_types::{Counter, FLAG_DISCONTINUITY, FrameHeader, Stage, text};
+use framebus_types::{Counter, FLAG_DISCONTINUITY, FLAG_PICTURE_FAULT, FrameHeader, Stage, text};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub(crate) struct Output {
     sending_since_ns: AtomicU64,
     /// Readers of the last frame.
     recipients: AtomicUsize,
+    /// Where pictures are checked.
+    faults: Option<Mutex<Faults>>,
 }
 
 impl Output {
@@ -94,7 +97,14 @@ impl Output {
             waiting_reader: AtomicBool::new(false),
             sending_since_ns: AtomicU64::new(0),
             recipients: AtomicUsize::new(0),
+            faults: Faults::new(camera).map(Mutex::new),
         }
+    }
+
+    /// Hands what watches the pictures to `with`, where they are checked.
+    pub(crate) fn faults<T>(&self, with: impl FnOnce(&mut Faults) -> T) -> Option<T> {
+        let faults = self.faults.as_ref()?;
+        Some(with(&mut faults.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     pub(crate) fn vitals(&self) -> &Arc<Vitals> {
@@ -183,6 +193,9 @@ impl Output {
         self.vitals.add(Counter::Captured, 1);
         self.vitals.add(Counter::Published, 1);
         self.vitals.add(how, 1);
+        if flags & FLAG_PICTURE_FAULT != 0 {
+            self.vitals.add(Counter::Suspect, 1);
+        }
         let duration_ns = header.publish_ns.saturating_sub(moment.capture_ns);
         self.vitals.record(Stage::Capture, duration_ns);
         Ok(true)
@@ -216,6 +229,7 @@ impl Output {
             published = count(Counter::Published),
             zero_copy = count(Counter::ZeroCopy),
             copied = count(Counter::Copied),
+            suspect = count(Counter::Suspect),
             undecoded = count(Counter::Undecoded),
             lost_rate = count(Counter::LostRate),
             lost_memory = count(Counter::LostMemory),

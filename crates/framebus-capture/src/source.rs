@@ -2,9 +2,11 @@
 
 use crate::error::CaptureError;
 use crate::explain;
+use crate::inflow::Inflow;
 use framebus_config::{Camera, Delivery, GstPipeline, RtspTransport, Source, TestPattern};
 use gst::{glib, prelude::*};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Reply time of an RTSP server over TCP, µs; then the camera counts as away.
 const RTSP_TCP_TIMEOUT_US: u64 = 5_000_000;
@@ -29,13 +31,14 @@ pub(crate) fn attach(
     pipeline: &gst::Pipeline,
     head: &gst::Element,
     camera: &Camera,
+    inflow: &Arc<Inflow>,
 ) -> Result<(), CaptureError> {
     let broken = |error: glib::BoolError| explain::broken(&camera.source, &error.message);
     match &camera.source {
         Source::Rtsp(url) => {
             let rtsp = rtsp(url.as_str(), camera)?;
             pipeline.add(&rtsp).map_err(broken)?;
-            decode_each_pad(&rtsp, pipeline, head);
+            decode_each_pad(&rtsp, pipeline, head, inflow);
         }
         Source::File(path) => {
             check_file(&camera.source, path)?;
@@ -105,14 +108,20 @@ fn rtsp(url: &str, camera: &Camera) -> Result<gst::Element, CaptureError> {
 }
 
 /// A decoder behind each pad of `source` that brings video.
-fn decode_each_pad(source: &gst::Element, pipeline: &gst::Pipeline, head: &gst::Element) {
-    let (pipeline, head) = (pipeline.downgrade(), head.downgrade());
+fn decode_each_pad(
+    source: &gst::Element,
+    pipeline: &gst::Pipeline,
+    head: &gst::Element,
+    inflow: &Arc<Inflow>,
+) {
+    let (pipeline, head, inflow) = (pipeline.downgrade(), head.downgrade(), inflow.clone());
     source.connect_pad_added(move |source, pad| {
         let (Some(pipeline), Some(head)) = (pipeline.upgrade(), head.upgrade()) else { return };
         let taken = head.static_pad("sink").is_none_or(|sink| sink.is_linked());
         if taken || pad.direction() != gst::PadDirection::Src {
             return;
         }
+        inflow.watch(pad);
         let linked = decoder(&head).and_then(|decoder| {
             pipeline.add(&decoder)?;
             decoder.sync_state_with_parent()?;

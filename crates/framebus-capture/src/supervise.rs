@@ -4,13 +4,13 @@
 use crate::drought::Drought;
 use crate::error::CaptureError;
 use crate::explain;
-use crate::limit::Backoff;
+use crate::host::Host;
 use crate::pipeline::Session;
-use crate::publish::{Output, Waiting};
+use crate::publish::Output;
+use crate::watch::{Watch, say_waiting};
 use framebus_config::{Camera, Source};
-use framebus_service::{Service, clock};
+use framebus_service::{Backoff, Service, clock};
 use framebus_types::{Counter, State};
-use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -19,12 +19,11 @@ const STEP: Duration = Duration::from_millis(50);
 /// Time that a camera has for its first frame, at least: many send nothing
 /// before their next key frame, seconds away. ns.
 const FIRST_FRAME_NS: u64 = 10_000_000_000;
+/// Time that a camera which sends has for its first key frame: with the longest intervals
+/// that cameras offer, a new connection would only lose what has been waited for. ns.
+const KEY_FRAME_NS: u64 = 60_000_000_000;
 /// Live for so long, the next failure starts with the shortest wait again. ns.
 const STEADY_NS: u64 = 10_000_000_000;
-/// So many decoder errors within [`FAULTS_NS`] are a degraded camera.
-const FAULTS: usize = 3;
-const FAULTS_NS: u64 = 10_000_000_000;
-
 /// So many pipelines that hang in their stop at once are given up with the whole
 /// process, which alone frees what they hold.
 const LEFT_BEHIND: usize = 2;
@@ -43,12 +42,13 @@ enum End {
     Stopped,
     /// After so many frames.
     Eos(u64),
-    /// No frame for so many seconds.
-    Stalled(f64),
+    /// Nothing comes any more; what is missing.
+    Stalled(String),
     Failed(CaptureError),
 }
 
 struct Supervisor<'a> {
+    host: &'a Host<'a>,
     camera: &'a Camera,
     service: &'a Service,
     output: &'a Arc<Output>,
@@ -60,18 +60,14 @@ struct Supervisor<'a> {
     left_behind: Vec<mpsc::Receiver<()>>,
 }
 
-pub(crate) fn run(
-    camera: &Camera,
-    service: &Service,
-    output: &Arc<Output>,
-) -> Result<Ended, CaptureError> {
+pub(crate) fn run(host: &Host<'_>, output: &Arc<Output>) -> Result<Ended, CaptureError> {
     gst::init().map_err(CaptureError::Init)?;
-    let backoff = Backoff::new(camera.reconnect_min_ms, camera.reconnect_max_ms, clock::wall_ns());
     Supervisor {
-        camera,
-        service,
+        host,
+        camera: host.camera,
+        service: host.service,
         output,
-        backoff,
+        backoff: host.backoff(),
         seen: false,
         drought: Drought::default(),
         left_behind: Vec::new(),
@@ -105,10 +101,11 @@ impl Supervisor<'_> {
                     explain::reason(source, "the camera ended the stream")
                 }
                 End::Eos(_) => return Ok(Ended::Source),
-                End::Stalled(seconds) => {
-                    self.say(State::Stalled, &format!("no frame for {seconds:.0} s"));
+                End::Stalled(reason) => {
+                    self.say(State::Stalled, &reason);
                     self.output.vitals().add(Counter::Errors, 1);
-                    if self.wait() {
+                    let wait = self.backoff.fail();
+                    if self.wait(wait) {
                         return Ok(Ended::Stopped);
                     }
                     continue;
@@ -123,7 +120,11 @@ impl Supervisor<'_> {
                 return Err(error);
             }
             self.say(State::Offline, &error.sentence());
-            if self.wait() {
+            let wait = match error {
+                CaptureError::Login { .. } => self.backoff.fail_for_long(),
+                _ => self.backoff.fail(),
+            };
+            if self.wait(wait) {
                 return Ok(Ended::Stopped);
             }
         }
@@ -134,25 +135,25 @@ impl Supervisor<'_> {
     }
 
     /// Waits before the next attempt; returns whether asked to stop.
-    fn wait(&mut self) -> bool {
+    fn wait(&mut self, wait: Duration) -> bool {
         self.service.ready();
-        let stop = wait_to_retry(self.camera, self.service, &mut self.backoff);
+        let stop = self.host.wait_to_retry(wait);
         // The time away is not one in which frames arrive.
         self.drought.forget(self.output.vitals());
         stop
     }
 
     fn session(&mut self) -> End {
-        let session = match Session::build(self.camera, self.output) {
+        let mut session = match Session::build(self.camera, self.output) {
             Ok(session) => session,
             Err(error) => return End::Failed(error),
         };
         session.play();
         self.service.ready();
         let published = self.output.vitals().get(Counter::Published);
-        let mut watch = Watch { published, ..Watch::default() };
+        let mut watch = Watch::new(published);
         let end = loop {
-            self.service.progress();
+            self.host.progress();
             let message = session.message(STEP);
             if self.service.shutdown().requested() {
                 break End::Stopped;
@@ -170,8 +171,8 @@ impl Supervisor<'_> {
             }
         };
         // A short last part may have gone by between two looks.
-        self.describe(&session, &mut watch);
-        self.left_behind.extend(session.stop(self.service));
+        watch.describe(&self.camera.source, self.output, &session);
+        self.left_behind.extend(session.stop(self.host));
         match end {
             End::Failed(CaptureError::Source { source_name, reason }) if watch.unconnected => {
                 // Asked after the stop: some cameras take one connection only.
@@ -206,8 +207,8 @@ impl Supervisor<'_> {
                 let debug = message.debug().map(|text| text.to_string()).unwrap_or_default();
                 watch.unconnected = explain::is_connect_error(&error, &debug);
                 let source = &self.camera.source;
-                let text = explain::error(source, &error, &debug, watch.missing.as_deref());
-                Some(End::Failed(explain::reason(source, &text)))
+                let text = explain::error(source, &error, &debug, watch.missing());
+                Some(End::Failed(explain::failure(source, &text)))
             }
             gst::MessageView::Warning(message) => {
                 let text = explain::without_urls(message.error().message());
@@ -215,20 +216,12 @@ impl Supervisor<'_> {
                 if message.error().matches(gst::StreamError::Decode) {
                     self.output.vitals().add(Counter::Errors, 1);
                     watch.fault(clock::monotonic_ns(), text);
+                    self.output.faults(|faults| faults.decoder_error(clock::monotonic_ns()));
                 }
                 None
             }
             gst::MessageView::Element(message) => {
-                let structure = message.structure()?;
-                if structure.name() == "missing-plugin" {
-                    let name = structure.get::<&str>("name").unwrap_or("a decoder");
-                    let caps = structure.get::<gst::Caps>("detail").ok();
-                    let kind = caps.as_ref().and_then(|caps| caps.structure(0)).map(|s| s.name());
-                    watch.missing = Some(match kind {
-                        Some(kind) => format!("{kind} ({name})"),
-                        None => name.to_owned(),
-                    });
-                }
+                watch.element(message);
                 None
             }
             _ => None,
@@ -243,23 +236,19 @@ impl Supervisor<'_> {
             self.drought.forget(self.output.vitals());
             return None;
         }
-        let silent_ns = now_ns.saturating_sub(session.last_ns());
+        let silent_ns = watch.silent_ns(now_ns, session.last_ns());
         let live = self.went_live(session, watch);
         if session.frames() == 0 {
-            let limit_ns = self.stall_ns().max(FIRST_FRAME_NS);
-            let hopeless = silent_ns > limit_ns && !is_file(&self.camera.source);
-            return hopeless.then_some(End::Stalled(limit_ns as f64 / 1e9));
+            return self.look_at_none(session, now_ns, silent_ns);
         }
         if silent_ns > self.stall_ns() {
+            let reason = no_frame(self.stall_ns());
             if is_file(&self.camera.source) {
                 // Its next frame may be due later, or its disk may be slow.
-                self.say(
-                    State::Stalled,
-                    &format!("no frame for {:.0} s", self.stall_ns() as f64 / 1e9),
-                );
+                self.say(State::Stalled, &reason);
                 return None;
             }
-            return Some(End::Stalled(self.stall_ns() as f64 / 1e9));
+            return Some(End::Stalled(reason));
         }
         if self.say_drought() || !live {
             return None;
@@ -267,11 +256,39 @@ impl Supervisor<'_> {
         if now_ns.saturating_sub(watch.live_since_ns) > STEADY_NS {
             self.backoff.reset();
         }
-        match watch.degraded(now_ns) {
-            Some(fault) => self.say(State::Degraded, &format!("decoder errors: {fault}")),
+        let decoder = watch.degraded(now_ns).map(|fault| format!("decoder errors: {fault}"));
+        let picture = || self.output.faults(|faults| faults.sentence(now_ns)).flatten();
+        match decoder.or_else(picture) {
+            Some(fault) => self.say(State::Degraded, &fault),
             None => self.say(State::Live, ""),
         }
-        self.describe(session, watch);
+        watch.describe(&self.camera.source, self.output, session);
+        None
+    }
+
+    /// Before the first frame of a connection.
+    fn look_at_none(&self, session: &Session, now_ns: u64, silent_ns: u64) -> Option<End> {
+        if is_file(&self.camera.source) {
+            return None;
+        }
+        if let Some((reason, since_ns)) = session.inflow().unseen(now_ns, self.stall_ns()) {
+            if since_ns > KEY_FRAME_NS.max(self.stall_ns()) {
+                return Some(End::Stalled(reason));
+            }
+            if since_ns > self.stall_ns() {
+                self.say(State::Stalled, &reason);
+            }
+            return None;
+        }
+        let limit_ns = self.stall_ns().max(FIRST_FRAME_NS);
+        if silent_ns > limit_ns {
+            return Some(End::Stalled(no_frame(limit_ns)));
+        }
+        // After a failure, its reason says more.
+        let state = self.output.vitals().state();
+        if silent_ns > self.stall_ns() && matches!(state, State::Starting | State::Live) {
+            self.say(State::Stalled, &no_frame(self.stall_ns()));
+        }
         None
     }
 
@@ -299,31 +316,9 @@ impl Supervisor<'_> {
                 self.output.vitals().add(Counter::Reconnects, 1);
             }
             self.say(State::Live, "");
-            self.describe(session, watch);
+            watch.describe(&self.camera.source, self.output, session);
         }
         true
-    }
-
-    /// Says the size and what does the work.
-    fn describe(&self, session: &Session, watch: &mut Watch) {
-        let Some((width, height)) = session.size() else { return };
-        let vitals = self.output.vitals();
-        let how = match (vitals.get(Counter::ZeroCopy), vitals.get(Counter::Copied)) {
-            (0, 0) => return,
-            (_, 0) => "zero-copy",
-            (0, _) => "copied",
-            _ => "partly copied",
-        };
-        if watch.described == Some((width, height, how)) {
-            return;
-        }
-        watch.described = Some((width, height, how));
-        let origin = session.decoder().unwrap_or_else(|| match self.camera.source {
-            Source::Test(_) => "videotestsrc".to_owned(),
-            _ => "raw video".to_owned(),
-        });
-        vitals.set_size(width, height);
-        vitals.set_detail(&format!("{origin} → NV12 {width}x{height}, {how}"));
     }
 
     /// A slow test pattern is not a stall.
@@ -336,91 +331,10 @@ impl Supervisor<'_> {
     }
 }
 
-/// What is noted during one session.
-#[derive(Default)]
-struct Watch {
-    /// Frames that were published before the session.
-    published: u64,
-    /// When a published frame was first seen, CLOCK_MONOTONIC ns; 0 = not yet.
-    live_since_ns: u64,
-    /// The last failure was one to connect.
-    unconnected: bool,
-    /// Decoder that GStreamer lacks.
-    missing: Option<String>,
-    /// Times of the last decoder errors.
-    faults: VecDeque<u64>,
-    fault: String,
-    described: Option<(u32, u32, &'static str)>,
-}
-
-impl Watch {
-    fn fault(&mut self, now_ns: u64, text: String) {
-        self.faults.push_back(now_ns);
-        if self.faults.len() > FAULTS {
-            self.faults.pop_front();
-        }
-        self.fault = text;
-    }
-
-    /// The last decoder error, when they keep coming.
-    fn degraded(&self, now_ns: u64) -> Option<&str> {
-        let first = *self.faults.front()?;
-        let many = self.faults.len() == FAULTS && now_ns.saturating_sub(first) < FAULTS_NS;
-        many.then_some(&self.fault)
-    }
-}
-
-/// Waits before the next attempt; returns whether asked to stop.
-pub(crate) fn wait_to_retry(camera: &Camera, service: &Service, backoff: &mut Backoff) -> bool {
-    let wait = backoff.next();
-    tracing::info!(camera = %camera.name, retry_ms = wait.as_millis() as u64, "trying again");
-    let until_ns = clock::monotonic_ns() + wait.as_nanos() as u64;
-    loop {
-        service.progress();
-        let left_ns = until_ns.saturating_sub(clock::monotonic_ns());
-        let step = Duration::from_nanos(left_ns.min(1_000_000_000));
-        if service.shutdown().wait(step) || left_ns == 0 {
-            return service.shutdown().requested();
-        }
-    }
-}
-
-/// Says that the source waits for its readers, if it does.
-pub(crate) fn say_waiting(output: &Output, stall_ns: u64, sent: bool) -> bool {
-    let since = |since_ns| clock::monotonic_ns().saturating_sub(since_ns);
-    match output.waiting() {
-        Waiting::Reader => {
-            let state = if sent { State::Stalled } else { State::Starting };
-            output.vitals().set_state(state, "waiting for the inference process");
-            true
-        }
-        Waiting::Room(since_ns) if since(since_ns) > stall_ns => {
-            output.vitals().set_state(State::Stalled, "the readers take no frames");
-            true
-        }
-        Waiting::Room(_) | Waiting::No => false,
-    }
+fn no_frame(limit_ns: u64) -> String {
+    format!("no frame for {:.0} s", limit_ns as f64 / 1e9)
 }
 
 fn is_file(source: &Source) -> bool {
     matches!(source, Source::File(_))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_that_keep_coming_degrade() {
-        let second = 1_000_000_000;
-        let mut watch = Watch::default();
-        watch.fault(second, "first".to_owned());
-        watch.fault(2 * second, "second".to_owned());
-        assert_eq!(watch.degraded(2 * second), None);
-        watch.fault(3 * second, "third".to_owned());
-        assert_eq!(watch.degraded(4 * second), Some("third"));
-        assert_eq!(watch.degraded(11 * second), None);
-        watch.fault(30 * second, "much later".to_owned());
-        assert_eq!(watch.degraded(30 * second), None);
-    }
 }

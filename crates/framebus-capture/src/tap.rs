@@ -6,6 +6,7 @@
 //! buffer at the sink.
 
 use crate::convert::{Writer, output_caps};
+use crate::faults::Faults;
 use crate::layout::Layout;
 use crate::limit::{RateLimit, Timeline};
 use crate::motion::MotionGate;
@@ -14,7 +15,7 @@ use crate::publish::{Moment, Output};
 use framebus_bus::{BusError, FrameLoan};
 use framebus_config::Camera;
 use framebus_service::clock;
-use framebus_types::{Counter, FLAG_PICTURE_FAULT, MAX_PLANES};
+use framebus_types::{Counter, FLAG_CORRUPT, FLAG_PICTURE_FAULT, MAX_PLANES};
 use gst::{PadProbeReturn, PadProbeType, prelude::*};
 use gst_video::{VideoFrameRef, VideoInfo};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -125,6 +126,7 @@ pub(crate) fn watch_departure(pad: &gst::Pad, tap: &Arc<Tap>) {
 
 impl Tap {
     pub(crate) fn new(camera: &Camera, output: &Arc<Output>) -> Self {
+        output.faults(Faults::reconnected);
         Self {
             output: output.clone(),
             max_width: camera.max_width,
@@ -194,9 +196,10 @@ impl Tap {
             return Arrival::Over;
         }
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
+        // GAP is no sign of damage: videorate sets it on every frame that it repeats.
         let corrupted = buffer.flags().contains(gst::BufferFlags::CORRUPTED);
-        let mut moment =
-            Moment::now(pts.unwrap_or(u64::MAX), if corrupted { FLAG_PICTURE_FAULT } else { 0 });
+        let flags = if corrupted { FLAG_PICTURE_FAULT | FLAG_CORRUPT } else { 0 };
+        let mut moment = Moment::now(pts.unwrap_or(u64::MAX), flags);
         self.last_ns.store(moment.capture_ns, Relaxed);
         self.frames.fetch_add(1, Relaxed);
         let (swallowed, arrival) = {
@@ -274,6 +277,7 @@ impl Tap {
                 self.moved.store(true, Relaxed);
             }
         }
+        self.output.faults(|faults| faults.look(loan.payload_mut(), layout, &mut moment));
         let sent = self.output.publish(loan, layout, &moment, how);
         self.last_ns.store(clock::monotonic_ns(), Relaxed);
         match sent {

@@ -30,7 +30,8 @@ impl Frames {
             if let Some((last_epoch, last)) = self.last
                 && last_epoch == epoch
             {
-                self.lost += sequence.saturating_sub(last).saturating_sub(1);
+                let lost = sequence.saturating_sub(last).saturating_sub(1);
+                self.lost = self.lost.saturating_add(lost);
             }
             self.last = Some((epoch, sequence));
         }

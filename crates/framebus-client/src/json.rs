@@ -1,14 +1,14 @@
 //! Results as JSON, the same everywhere framebus prints them.
 
 use framebus_bus::ResultSample;
-use framebus_types::{Detection, Stage, StageTimes};
+use framebus_types::{Detection, PICTURE_FAULTS, Stage, StageTimes};
 use serde_json::{Map, Value, json};
 
 /// One result as a JSON object.
 #[must_use]
 pub fn result(result: &ResultSample) -> Value {
     let header = result.header();
-    json!({
+    let mut value = json!({
         "camera": result.camera(),
         "epoch_ns": header.epoch_ns,
         "sequence": header.sequence,
@@ -24,7 +24,19 @@ pub fn result(result: &ResultSample) -> Value {
         "truncated": header.truncated,
         "detections": detections(result.detections()),
         "ms": stages(&header.times),
-    })
+    });
+    let faults = faults(header.flags);
+    if let (Some(object), false) = (value.as_object_mut(), faults.is_empty()) {
+        object.insert("faults".to_owned(), json!(faults));
+    }
+    value
+}
+
+/// Names of the picture faults among a frame's flags, such as `frozen`.
+#[must_use]
+pub fn faults(flags: u32) -> Vec<&'static str> {
+    let names = PICTURE_FAULTS.iter().filter(|(flag, _)| flags & flag != 0);
+    names.map(|(_, name)| *name).collect()
 }
 
 /// `[{"label","class","score","box":[x1,y1,x2,y2]}, …]`, boxes in source pixels.

@@ -29,14 +29,18 @@ impl Results {
         if let Some(result) = &result {
             let (epoch, number) =
                 (result.header().result_epoch_ns, result.header().result_sequence);
-            self.lost += match self.last {
+            // Numbers are the publisher's word: one that jumps must not overflow here.
+            let lost = match self.last {
                 // Before our own start nothing was ours to lose.
                 None => 0,
-                Some((last_epoch, last)) if last_epoch == epoch => number.saturating_sub(last + 1),
+                Some((last_epoch, last)) if last_epoch == epoch => {
+                    number.saturating_sub(last.saturating_add(1))
+                }
                 // A restarted publisher counts from 0; how much of the one
                 // before is missing, nobody can say.
                 Some(_) => number,
             };
+            self.lost = self.lost.saturating_add(lost);
             self.last = Some((epoch, number));
         }
         Ok(result)

@@ -1,8 +1,8 @@
 //! Valid values → the model. Only called when there is no error.
 
 use crate::model::{
-    Bus, Camera, Config, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace, Precision,
-    RtspTransport, Sink, SinkKind, Up,
+    Bus, Camera, Checks, Config, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace,
+    PictureChecks, Precision, RtspTransport, Sink, SinkKind, Up,
 };
 use crate::parse::{Document, Entry};
 use crate::spec::section;
@@ -103,6 +103,8 @@ pub(crate) fn up(entry: &Entry) -> Up {
     Up {
         restart_min_ms: int!(entry, "restart_min_ms"),
         restart_max_ms: int!(entry, "restart_max_ms"),
+        breaker_s: get!(entry, "breaker_s", Float),
+        hang_s: get!(entry, "hang_s", Float),
         drain_s: get!(entry, "drain_s", Float),
     }
 }
@@ -122,6 +124,7 @@ pub(crate) fn model_at(path: PathBuf, entry: &Entry) -> Model {
         threads: int!(entry, "threads"),
         cores: get!(entry, "cores", Cores),
         nice: int!(entry, "nice"),
+        timeout_ms: int!(entry, "timeout_ms"),
         confidence: get!(entry, "confidence", Float) as f32,
         iou: get!(entry, "iou", Float) as f32,
         max_detections: int!(entry, "max_detections"),
@@ -138,13 +141,22 @@ fn camera(entry: &Entry) -> Camera {
 }
 
 pub(crate) fn camera_at(name: CameraName, source: crate::Source, entry: &Entry) -> Camera {
+    let delivery = word!(entry, "delivery", Delivery);
+    let checked = match word!(entry, "picture_checks", Checks) {
+        Checks::On => true,
+        Checks::Off => false,
+        Checks::Auto => {
+            let is_camera = source.is_live() || matches!(source, crate::Source::Gst(_));
+            is_camera && delivery == Delivery::Latest
+        }
+    };
     Camera {
         name,
         enabled: get!(entry, "enabled", Bool),
         source,
         pace: word!(entry, "pace", Pace),
         repeat: get!(entry, "loop", Bool),
-        delivery: word!(entry, "delivery", Delivery),
+        delivery,
         fps: get_option!(entry, "fps", Float),
         max_width: get_option!(entry, "max_width", Int)
             .map(|width| u32::try_from(width).unwrap_or(u32::MAX)),
@@ -168,6 +180,19 @@ pub(crate) fn camera_at(name: CameraName, source: crate::Source, entry: &Entry) 
         motion_force_s: get!(entry, "motion_force_s", Float),
         idle_gate: get!(entry, "idle_gate", Bool),
         idle_max_s: get!(entry, "idle_max_s", Float),
+        checks: checked.then(|| checks(entry)),
+    }
+}
+
+fn checks(entry: &Entry) -> PictureChecks {
+    PictureChecks {
+        frozen_s: get!(entry, "frozen_s", Float),
+        uniform_contrast: get!(entry, "uniform_contrast", Float) as f32,
+        corrupt_area: get!(entry, "corrupt_area", Float) as f32,
+        blur_drop: get!(entry, "blur_drop", Float) as f32,
+        time_jump_s: get!(entry, "time_jump_s", Float),
+        late_s: get!(entry, "late_s", Float),
+        fault_hold_s: get!(entry, "fault_hold_s", Float),
     }
 }
 

@@ -48,8 +48,9 @@ pub use diff::Diff;
 pub use error::{ConfigError, ConfigErrors};
 pub use files::{check_files, load, load_applied};
 pub use model::{
-    Area, BackendName, Backends, Bus, Camera, ClassFilter, Config, Delivery, InputShape, JsonlPath,
-    Log, LogFormat, LogLevel, Mode, Model, Pace, Precision, RtspTransport, Sink, SinkKind, Up,
+    Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Config, Delivery, InputShape,
+    JsonlPath, Log, LogFormat, LogLevel, Mode, Model, Pace, PictureChecks, Precision,
+    RtspTransport, Sink, SinkKind, Up,
 };
 pub use name::{CameraName, InstanceName, NameError, SinkName};
 pub use parse::parse;

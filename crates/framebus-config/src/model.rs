@@ -86,6 +86,8 @@ pub struct Model {
     pub cores: Vec<usize>,
     /// How far inference gives way when cores are short, 0 to 19.
     pub nice: u8,
+    /// Longest time for a batch in the engine, ms; see the key's documentation.
+    pub timeout_ms: u64,
     /// Least score of a detection, 0 to 1.
     pub confidence: f32,
     /// Overlap (intersection over union, 0 to 1) above which the weaker of two boxes of one class goes.
@@ -103,6 +105,10 @@ pub struct Up {
     pub restart_min_ms: u64,
     /// Longest wait between restarts, in milliseconds; never below `restart_min_ms`.
     pub restart_max_ms: u64,
+    /// Time between attempts to start a process that keeps failing, in seconds.
+    pub breaker_s: f64,
+    /// A process without a sign of life or progress for so long is killed, in seconds; 0 = never.
+    pub hang_s: f64,
     /// Time that processes have to finish after SIGTERM, in seconds.
     pub drain_s: f64,
 }
@@ -168,6 +174,27 @@ pub struct Camera {
     pub idle_gate: bool,
     /// A frame is decoded that often at least while the scene is idle, in seconds.
     pub idle_max_s: f64,
+    /// What of the pictures and their time stamps is checked; `None` = nothing.
+    pub checks: Option<PictureChecks>,
+}
+
+/// When a picture is suspect. A limit of 0 switches its check off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PictureChecks {
+    /// So long the same picture is a frozen one, in seconds.
+    pub frozen_s: f64,
+    /// A standard deviation of luma below this is no picture, in 8-bit steps.
+    pub uniform_contrast: f32,
+    /// Share of the picture that is the green of missing data, 0 to 1.
+    pub corrupt_area: f32,
+    /// Share of its usual detail that a blurred picture has lost, 0 to 1.
+    pub blur_drop: f32,
+    /// Time stamps that go back, or ahead of the clock, by so much have jumped, in seconds.
+    pub time_jump_s: f64,
+    /// Frames that come so much later than at best are late, in seconds.
+    pub late_s: f64,
+    /// A slow fault counts after so long, and a fault ends after so long without it, in seconds.
+    pub fault_hold_s: f64,
 }
 
 /// A rectangle inside the picture, in fractions of its width and height; never empty.
@@ -393,6 +420,18 @@ choice! {
         Realtime = "realtime",
         /// As fast as it can be read.
         Fast = "fast",
+    }
+}
+
+choice! {
+    /// `camera.picture_checks`.
+    Checks {
+        /// For live sources.
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
     }
 }
 

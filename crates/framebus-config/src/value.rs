@@ -183,8 +183,10 @@ fn text_value(walk: &Walk<'_>, key: &Key, text: &str) -> Result<Value, Problem> 
                 return Ok(Value::Text(text.to_owned()));
             }
             let spelled = text.to_lowercase().replace('_', "-");
-            let suggestion = suggest::nearest(&spelled, words).map(str::to_owned);
-            Err(Problem { suggestion, ..allowed() })
+            // Where there is one word only, it has been said.
+            let several = (words.len() > 1).then_some(words);
+            let suggestion = several.and_then(|words| suggest::nearest(&spelled, words));
+            Err(Problem { suggestion: suggestion.map(str::to_owned), ..allowed() })
         }
         // The placeholder of the documentation, taken over as it stands.
         Kind::Path if text.contains("<uid>") => {

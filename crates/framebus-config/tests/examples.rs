@@ -97,7 +97,7 @@ fn framebus_toml_documents_every_key_with_the_default_of_the_code() {
         }
         keys += 1;
     });
-    assert_eq!(keys, 58, "a new key: is it in the table, the model and the tests?");
+    assert_eq!(keys, 69, "a new key: is it in the table, the model and the tests?");
 
     // Uncommented defaults change nothing; only keys without a default appear.
     let login = ["user = \"admin\"\n", "password = \"${CAMERA_PASSWORD}\"\n"];

@@ -142,6 +142,14 @@ fn every_value_arrives_where_it_belongs() {
         motion_force_s = 30
         idle_gate = true
         idle_max_s = 2.5
+        picture_checks = "on"
+        frozen_s = 20
+        uniform_contrast = 1.5
+        corrupt_area = 0.125
+        blur_drop = 0.75
+        time_jump_s = 4
+        late_s = 0
+        fault_hold_s = 0.5
         [[sink]]
         name = "s"
         kind = "jsonl"
@@ -176,6 +184,7 @@ fn every_value_arrives_where_it_belongs() {
         threads: 3,
         cores: vec![0, 7],
         nice: 19,
+        timeout_ms: 2000,
         confidence: 0.0,
         iou: 0.45,
         max_detections: 100,
@@ -214,6 +223,15 @@ fn every_value_arrives_where_it_belongs() {
         motion_force_s: 30.0,
         idle_gate: true,
         idle_max_s: 2.5,
+        checks: Some(PictureChecks {
+            frozen_s: 20.0,
+            uniform_contrast: 1.5,
+            corrupt_area: 0.125,
+            blur_drop: 0.75,
+            time_jump_s: 4.0,
+            late_s: 0.0,
+            fault_hold_s: 0.5,
+        }),
     };
     assert_eq!(config.cameras, [camera]);
     let path = JsonlPath::File("/etc/out.jsonl".into());
@@ -232,7 +250,7 @@ fn every_value_arrives_where_it_belongs() {
     };
     assert_eq!(config.bus, bus);
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
-    assert_eq!(config.up, Up { restart_min_ms: 20, restart_max_ms: 30, drain_s: 0.5 });
+    assert_eq!(config.up, Up { restart_min_ms: 20, restart_max_ms: 30, drain_s: 0.5, ..Up::default() });
 }
 
 #[test]
@@ -392,5 +410,23 @@ fn classes_are_looked_up_by_name_and_number() {
             model.class_numbers(&labels),
             Err(format!("model.classes: the model has no class {wrong}; it has 2: person, car"))
         );
+    }
+}
+
+#[test]
+fn pictures_of_live_sources_are_checked_unless_told_otherwise() {
+    for (camera, checked) in [
+        ("source = \"rtsp://10.0.0.9/x\"", true),
+        ("source = \"v4l2:/dev/video0\"", true),
+        ("source = \"gst:libcamerasrc\"", true),
+        ("source = \"gst:videotestsrc\"\ndelivery = \"every-frame\"", false),
+        ("source = \"test:ball\"", false),
+        ("source = \"file:x.mp4\"", false),
+        ("source = \"file:x.mp4\"\npicture_checks = \"on\"", true),
+        ("source = \"rtsp://10.0.0.9/x\"\npicture_checks = \"off\"", false),
+    ] {
+        let text = format!("[model]\npath = \"m.onnx\"\n[[camera]]\nname = \"a\"\n{camera}\n");
+        let config = parse(&text, Path::new("/etc/x.toml"), &env).expect("a valid configuration");
+        assert_eq!(config.cameras[0].checks.is_some(), checked, "{camera}");
     }
 }

@@ -15,4 +15,4 @@ pub use api::{
     FrameRequest, InputShape, LoadOptions, Mode, Precision, Shape, ShapePolicy, StageTimes,
     Thresholds,
 };
-pub use registry::{NAMES, Skipped, backend, backends, load_first};
+pub use registry::{NAMES, Skipped, backend, backends, expand, load_first};

@@ -59,7 +59,9 @@ pub fn load_first(
     try_in_order(&expand(order), model, options, &backend)
 }
 
-fn expand(order: &[String]) -> Vec<String> {
+/// `order` with each backend once and `auto`, or nothing, replaced by those of this build.
+#[must_use]
+pub fn expand(order: &[String]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let auto = ["auto".to_owned()];
     for name in if order.is_empty() { &auto } else { order } {

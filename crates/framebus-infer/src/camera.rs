@@ -1,48 +1,72 @@
 //! One camera as this process sees it.
 
+use crate::order::Order;
+use crate::publish::Answer;
+use crate::run::Source;
 use framebus_bus::FrameSubscriber;
 use framebus_service::Vitals;
 use framebus_types::{Counter, FLAG_MOTION, FLAG_MOTION_MEASURED, FrameHeader, Role};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A camera's subscription, counters and motion gate.
+/// A camera's subscription, counters, answers and motion gate.
 #[derive(Debug)]
-pub struct Camera {
+pub(crate) struct Camera {
     subscriber: FrameSubscriber,
     pub(crate) every_frame: bool,
     vitals: Arc<Vitals>,
+    /// Answers that wait for the one before them.
+    pub(crate) order: Order<Answer>,
+    /// No frame for so long is a stall, ns.
+    stall_ns: AtomicU64,
     /// Epoch and sequence number of the last frame taken.
     last: Mutex<Option<(u64, u64)>>,
-    /// With a motion gate: a frame is looked at after so long whatever moved, ns.
-    motion_force_ns: Option<u64>,
+    /// With a motion gate: a frame is looked at after so long whatever moved, ns; else 0.
+    motion_force_ns: AtomicU64,
     /// Capture time of the last frame that passed the gate; 0 lets the next one pass.
     looked_ns: AtomicU64,
 }
 
 impl Camera {
-    /// A camera that has not delivered yet. With `motion_force_ns`, frames in which
-    /// nothing moved are skipped, for so long at most.
-    #[must_use]
-    pub fn new(
-        subscriber: FrameSubscriber,
-        every_frame: bool,
-        motion_force_ns: Option<u64>,
-        vitals: Arc<Vitals>,
-    ) -> Self {
-        let (last, looked_ns) = (Mutex::new(None), AtomicU64::new(0));
-        Self { subscriber, every_frame, vitals, last, motion_force_ns, looked_ns }
+    /// A camera that has not delivered yet; `unanswered` as in [`Order::new`].
+    pub(crate) fn new(subscriber: FrameSubscriber, source: &Source, unanswered: usize) -> Self {
+        let camera = Self {
+            subscriber,
+            every_frame: source.policy.every_frame,
+            vitals: source.vitals.clone(),
+            order: Order::new(unanswered),
+            stall_ns: AtomicU64::new(0),
+            last: Mutex::new(None),
+            motion_force_ns: AtomicU64::new(0),
+            looked_ns: AtomicU64::new(0),
+        };
+        camera.set(source);
+        camera
+    }
+
+    /// Takes over what may change while it runs.
+    pub(crate) fn set(&self, source: &Source) {
+        self.stall_ns.store(source.stall_ns, Relaxed);
+        self.motion_force_ns.store(source.motion_force_ns.unwrap_or(0), Relaxed);
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        self.subscriber.camera()
+    }
+
+    /// No frame for so long is a stall, ns.
+    pub(crate) fn stall_ns(&self) -> u64 {
+        self.stall_ns.load(Relaxed)
     }
 
     /// Its frames.
-    #[must_use]
-    pub fn subscriber(&self) -> &FrameSubscriber {
+    pub(crate) fn subscriber(&self) -> &FrameSubscriber {
         &self.subscriber
     }
 
     /// Its counters.
-    #[must_use]
-    pub fn vitals(&self) -> &Vitals {
+    pub(crate) fn vitals(&self) -> &Vitals {
         &self.vitals
     }
 
@@ -65,7 +89,10 @@ impl Camera {
     /// Whether the motion gate keeps the frame from the engine. One that passes is
     /// the last look from now on.
     pub(crate) fn skips(&self, header: &FrameHeader) -> bool {
-        let Some(force_ns) = self.motion_force_ns else { return false };
+        let force_ns = self.motion_force_ns.load(Relaxed);
+        if force_ns == 0 {
+            return false;
+        }
         let looked_ns = self.looked_ns.load(Relaxed);
         let still = header.flags & (FLAG_MOTION_MEASURED | FLAG_MOTION) == FLAG_MOTION_MEASURED;
         // Either way: a capture time that lies must not shut the gate.

@@ -5,12 +5,21 @@ use framebus_engine::{self as engine, Engine, EngineError, LoadOptions, Threshol
 use framebus_model::Model;
 use framebus_service::{Failure, Kind, OrFail, clock};
 
-/// Opens the model and loads it into the first backend that takes it.
+/// The configured backends, best first.
+#[must_use]
+pub fn backends(config: &Config) -> Vec<String> {
+    engine::expand(&match &config.model.backend {
+        Backends::Auto => Vec::new(),
+        Backends::Ordered(names) => names.iter().map(|name| name.as_str().to_owned()).collect(),
+    })
+}
+
+/// Opens the model and loads it into the first backend of `order` that takes it.
 ///
 /// # Errors
 /// [`Kind::Config`] for a model that cannot be used, [`Kind::Unavailable`] when
 /// no backend is there.
-pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
+pub fn load(config: &Config, order: &[String]) -> Result<Box<dyn Engine>, Failure> {
     let settings = &config.model;
     let model = Model::open(&settings.path).or_fail(Kind::Config)?;
     let options = LoadOptions {
@@ -40,12 +49,8 @@ pub fn load(config: &Config) -> Result<Box<dyn Engine>, Failure> {
         cache: framebus_model::cache_folder(),
         ..LoadOptions::new(clock::monotonic_ns)
     };
-    let order: Vec<String> = match &settings.backend {
-        Backends::Auto => Vec::new(),
-        Backends::Ordered(names) => names.iter().map(|name| name.as_str().to_owned()).collect(),
-    };
     let (engine, skipped) =
-        engine::load_first(&order, &model, &options).map_err(|error| match error {
+        engine::load_first(order, &model, &options).map_err(|error| match error {
             EngineError::Unsupported { .. } => Failure::new(Kind::Config, error),
             other => Failure::new(Kind::Unavailable, other),
         })?;

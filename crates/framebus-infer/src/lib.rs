@@ -5,10 +5,13 @@
 //! context takes batches out of it, runs them and publishes their results in the
 //! [`order`] of each camera's frames. The *loader* compiles the network for input
 //! [`shapes`] that turn up. A frame that has reached this process leaves it as
-//! exactly one result, whatever happens.
+//! exactly one result, whatever happens: also when the engine hangs ([`watch`]), and when
+//! the process is killed ([`ledger`]). [`backends`] keeps what backends did wrong.
 
+pub mod backends;
 pub mod camera;
 pub mod engine;
+pub mod ledger;
 pub mod order;
 mod pixels;
 mod pool;
@@ -18,7 +21,8 @@ pub mod scheduler;
 mod serve;
 pub mod service_time;
 pub mod shapes;
+mod watch;
 mod worker;
 
-pub use run::{Parts, Source, run};
+pub use run::{End, Parts, Source, run};
 pub use serve::serve;

@@ -2,11 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Bounded places for answers that came before their turn; nothing is allocated, they
-/// are swapped in and out.
+/// One camera's line: bounded places for answers that came before their turn; nothing is
+/// allocated, they are swapped in and out.
 #[derive(Debug)]
 pub struct Order<A> {
-    cameras: Vec<Mutex<Line<A>>>,
+    line: Mutex<Line<A>>,
 }
 
 #[derive(Debug)]
@@ -23,27 +23,20 @@ struct Place<A> {
 }
 
 impl<A: Default> Order<A> {
-    /// For so many cameras, with so many answers of each outstanding at most.
+    /// With so many answers outstanding at most.
     #[must_use]
-    pub fn new(cameras: usize, unanswered: usize) -> Self {
+    pub fn new(unanswered: usize) -> Self {
         let place = |_| Place { taken: false, answer: A::default() };
-        let line = |_| Mutex::new(Line { turn: 0, places: (0..unanswered).map(place).collect() });
-        Self { cameras: (0..cameras).map(line).collect() }
+        Self { line: Mutex::new(Line { turn: 0, places: (0..unanswered).map(place).collect() }) }
     }
 
     /// Hands `answer` to `send` when it is its turn, and after it those that waited
     /// for it; otherwise leaves it in a place and swaps an empty one in. Returns how
     /// many went out. Each ticket comes once, and is less than `unanswered` ahead
     /// of the turn.
-    pub fn publish(
-        &self,
-        camera: usize,
-        ticket: u64,
-        answer: &mut A,
-        mut send: impl FnMut(&A),
-    ) -> usize {
+    pub fn publish(&self, ticket: u64, answer: &mut A, mut send: impl FnMut(&A)) -> usize {
         // Kept while sending: another worker's next answer of this camera must wait.
-        let mut line = self.cameras[camera].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let Line { turn, places } = &mut *line;
         let size = places.len() as u64;
         if ticket != *turn {
@@ -71,14 +64,14 @@ mod tests {
     fn publish(order: &Order<u64>, ticket: u64) -> Vec<u64> {
         let mut sent = Vec::new();
         let mut answer = ticket;
-        let count = order.publish(0, ticket, &mut answer, |answer| sent.push(*answer));
+        let count = order.publish(ticket, &mut answer, |answer| sent.push(*answer));
         assert_eq!(count, sent.len());
         sent
     }
 
     #[test]
     fn answers_go_out_in_turn() {
-        let order = Order::new(1, 4);
+        let order = Order::new(4);
         assert_eq!(publish(&order, 0), [0]);
         assert!(publish(&order, 2).is_empty());
         assert!(publish(&order, 4).is_empty());
@@ -88,18 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn cameras_do_not_wait_for_each_other() {
-        let order = Order::new(2, 2);
-        let mut answer = 7;
-        assert_eq!(order.publish(1, 0, &mut answer, |_| {}), 1);
-        assert_eq!(order.publish(0, 1, &mut answer, |_| {}), 0);
-    }
-
-    #[test]
     fn threads_that_finish_in_any_order_are_put_in_order() {
         const TICKETS: u64 = 2000;
         const WORKERS: u64 = 4;
-        let order = Order::new(1, WORKERS as usize);
+        let order = Order::new(WORKERS as usize);
         let sent = Mutex::new(Vec::new());
         let (next, open) = (Mutex::new(0), Mutex::new(0_u64));
         let freed = std::sync::Condvar::new();
@@ -120,7 +105,7 @@ mod tests {
                         drop((next_ticket, open_now));
                         std::thread::yield_now();
                         let ticket = answer;
-                        let out = order.publish(0, ticket, &mut answer, |answer| {
+                        let out = order.publish(ticket, &mut answer, |answer| {
                             sent.lock().expect("lock").push(*answer);
                         });
                         *open.lock().expect("lock") -= out as u64;

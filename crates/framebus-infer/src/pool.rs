@@ -2,30 +2,36 @@
 //!
 //! Lock order: `Shared::book` is held for bookkeeping and for taking a frame from
 //! the bus; the engine runs, models load and results go out without it. Under a
-//! camera's line of [`Order`] only the results publisher's own lock is taken.
+//! camera's [`order`](crate::order) only the results publisher's own lock is taken.
 
 use crate::camera::Camera;
-use crate::order::Order;
 use crate::publish::{Answer, Arrival, Results};
-use crate::scheduler::{Bounds, Left, Policy, Scheduler};
+use crate::run::{End, Source};
+use crate::scheduler::{Bounds, Left, Scheduler};
 use crate::shapes::{MAX_SHAPES, Place, Shapes};
-use framebus_bus::{BusError, FrameSample};
+use crate::watch::{Note, Watch};
+use framebus_bus::{BusError, FrameSample, FrameSubscriber};
 use framebus_engine::{Context, EngineInfo, Shape, Thresholds};
 use framebus_service::{Shutdown, Vitals, clock};
 use framebus_types::{Counter, FrameHeader, Reason, State};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Failed batches in a row after which the process gives up and is restarted:
-/// an engine that fails this often does not come back by itself.
+/// So many failed batches in a row, over so long at least, and the process ends and is
+/// started again: an engine that fails this often does not come back by itself.
+const FAILURES: u32 = 3;
+/// See [`FAILURES`].
+const FAILING_NS: u64 = 500_000_000;
+/// So many are enough, however fast they come.
 const FAILURES_MAX: u32 = 10;
 
-/// A frame with the time it was taken.
+/// A frame that was taken.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) frame: FrameSample,
-    pub(crate) taken_ns: u64,
+    pub(crate) camera: Arc<Camera>,
+    pub(crate) arrival: Arrival,
 }
 
 /// What is left of a frame that is not inferred. Its sample goes back while the
@@ -33,20 +39,28 @@ pub(crate) struct Taken {
 /// waits and one being taken, and for no other.
 #[derive(Debug)]
 pub(crate) struct Gone {
-    pub(crate) camera: usize,
+    camera: Arc<Camera>,
     header: FrameHeader,
-    taken_ns: u64,
+    arrival: Arrival,
+}
+
+impl From<Taken> for Gone {
+    fn from(Taken { frame, camera, arrival }: Taken) -> Self {
+        Self { camera, header: *frame.header(), arrival }
+    }
 }
 
 impl From<Left<Taken>> for Gone {
-    fn from(Left { camera, frame: Taken { frame, taken_ns } }: Left<Taken>) -> Self {
-        Self { camera, header: *frame.header(), taken_ns }
+    fn from(left: Left<Taken>) -> Self {
+        left.frame.into()
     }
 }
 
 /// What the one lock guards.
 #[derive(Debug)]
 pub(crate) struct Book {
+    /// By their numbers in the scheduler; `None` for one that was removed.
+    cameras: Vec<Option<Arc<Camera>>>,
     pub(crate) scheduler: Scheduler<Taken>,
     pub(crate) shapes: Shapes,
 }
@@ -68,53 +82,93 @@ pub(crate) struct Outside {
 
 /// What taker, workers and loader share.
 pub(crate) struct Shared {
-    cameras: Vec<Camera>,
+    bounds: Bounds,
     book: Mutex<Book>,
     pub(crate) work: Condvar,
     pub(crate) lanes: [OnceLock<Contexts>; MAX_SHAPES],
-    pub(crate) order: Order<Answer>,
+    /// What each worker has in the engine.
+    pub(crate) notes: Vec<Note>,
     pub(crate) results: Results,
     pub(crate) outside: Outside,
     loads: Mutex<Option<SyncSender<Load>>>,
     pub(crate) info: EngineInfo,
     stopping: AtomicBool,
-    failures: AtomicU32,
-    gave_up: AtomicBool,
+    failing: Mutex<Failing>,
+    end: OnceLock<End>,
+}
+
+/// Failed batches in a row.
+#[derive(Debug, Default)]
+struct Failing {
+    batches: u32,
+    since_ns: u64,
 }
 
 impl Shared {
     /// Also answers the orders for the loader: at most one per lane is on its way.
     pub(crate) fn new(
-        cameras: Vec<Camera>,
-        policies: &[Policy],
         bounds: Bounds,
         info: EngineInfo,
         results: Results,
         outside: Outside,
     ) -> (Self, Receiver<Load>) {
         let (loads, orders) = sync_channel(MAX_SHAPES);
-        let scheduler = Scheduler::new(policies, bounds);
+        let (cameras, scheduler) = (Vec::new(), Scheduler::new(bounds));
         let shapes = Shapes::new(info.shapes, info.base);
         let shared = Self {
-            order: Order::new(cameras.len(), bounds.unanswered),
-            cameras,
-            book: Mutex::new(Book { scheduler, shapes }),
+            bounds,
+            book: Mutex::new(Book { cameras, scheduler, shapes }),
             work: Condvar::new(),
             lanes: Default::default(),
+            notes: (0..bounds.workers).map(|_| Note::default()).collect(),
             results,
             outside,
             loads: Mutex::new(Some(loads)),
             info,
             stopping: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-            gave_up: AtomicBool::new(false),
+            failing: Mutex::default(),
+            end: OnceLock::new(),
         };
         (shared, orders)
     }
 
-    /// The cameras, in the order of their numbers.
-    pub(crate) fn cameras(&self) -> &[Camera] {
-        &self.cameras
+    /// The cameras with their numbers.
+    pub(crate) fn cameras(&self) -> Vec<(usize, Arc<Camera>)> {
+        let book = self.book();
+        let cameras = book.cameras.iter().enumerate();
+        cameras.filter_map(|(number, camera)| Some((number, camera.clone()?))).collect()
+    }
+
+    /// Takes frames of one more camera from now on.
+    pub(crate) fn add(&self, subscriber: FrameSubscriber, source: &Source) {
+        source.vitals.set_state(State::Starting, "no frame yet");
+        let camera = Arc::new(Camera::new(subscriber, source, self.bounds.unanswered));
+        let mut book = self.book();
+        let number = book.scheduler.add(source.policy);
+        if number == book.cameras.len() {
+            book.cameras.push(None);
+        }
+        book.cameras[number] = Some(camera);
+    }
+
+    /// Takes over what may change of a camera while it runs.
+    pub(crate) fn set(&self, number: usize, source: &Source) {
+        let mut book = self.book();
+        book.scheduler.set(number, source.policy);
+        if let Some(camera) = &book.cameras[number] {
+            camera.set(source);
+        }
+    }
+
+    /// Takes no more frames of a camera. What is in the engine is answered as ever.
+    pub(crate) fn remove(&self, number: usize) {
+        let mut book = self.book();
+        book.cameras[number] = None;
+        let left = book.scheduler.remove(number).map(Gone::from);
+        drop(book);
+        if let Some(gone) = left {
+            self.not_inferred(&gone, Reason::Stopping);
+        }
     }
 
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
@@ -128,7 +182,6 @@ impl Shared {
     /// Takes what is on the bus for `camera`, as far as it is wanted. Called by
     /// the taker when frames come, and by workers when a place became free.
     pub(crate) fn take(&self, number: usize) {
-        let camera = &self.cameras[number];
         loop {
             // Receiving under the lock, so that two threads cannot swap two frames.
             let mut book = self.book();
@@ -136,40 +189,42 @@ impl Shared {
             if self.stopping() || !book.scheduler.wants(number) {
                 return;
             }
+            let Some(camera) = book.cameras[number].clone() else { return };
             let frame = match camera.subscriber().receive() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
                 Err(error) => {
                     camera.vitals().add(Counter::Errors, 1);
-                    tracing::warn!(camera = camera.subscriber().camera(), %error, "frame not taken");
+                    tracing::warn!(camera = camera.name(), %error, "frame not taken");
                     return;
                 }
             };
-            let taken = Taken { frame, taken_ns: clock::monotonic_ns() };
-            let header = *taken.frame.header();
+            let header = *frame.header();
+            let taken_ns = clock::monotonic_ns();
             camera.count(&header);
-            let gone = |frame| Gone::from(Left { camera: number, frame });
-            if camera.skips(&header) {
-                let skipped = gone(taken);
+            let arrival = Arrival { taken_ns, ..Arrival::default() };
+            let mut taken = Taken { frame, camera, arrival };
+            if taken.camera.skips(&header) {
+                let skipped = Gone::from(taken);
                 drop(book);
-                camera.vitals().set_state(State::Live, "");
+                skipped.camera.vitals().set_state(State::Live, "");
                 self.not_inferred(&skipped, Reason::Motion);
                 continue;
             }
             let (width, height) = (header.width as usize, header.height as usize);
-            let place = book.shapes.place(width, height, taken.taken_ns);
+            let place = book.shapes.place(width, height, taken_ns);
             let lane = match place {
                 Place::Ready(lane) => {
-                    camera.vitals().set_state(State::Live, "");
+                    taken.camera.vitals().set_state(State::Live, "");
                     lane
                 }
                 Place::Loading(lane) | Place::Load(lane, _) => {
                     let reason = format!("preparing the model for {}", book.shapes.shape(lane));
-                    camera.vitals().set_state(State::Starting, &reason);
+                    taken.camera.vitals().set_state(State::Starting, &reason);
                     lane
                 }
                 Place::Failed(lane) => {
-                    let (failed, reason) = (gone(taken), no_lane(&book.shapes, lane));
+                    let (failed, reason) = (Gone::from(taken), no_lane(&book.shapes, lane));
                     drop(book);
                     self.fail_unqueued(&failed, &reason);
                     continue;
@@ -178,9 +233,9 @@ impl Shared {
             if let Place::Load(lane, shape) = place {
                 self.order_load((lane, shape));
             }
-            let (capture_ns, taken_ns) = (header.capture_ns, taken.taken_ns);
-            let superseded = book.scheduler.offer(number, lane, taken, capture_ns, taken_ns);
-            let superseded = superseded.map(gone);
+            taken.arrival.entry = self.results.ledger.enter(&header, taken_ns);
+            let superseded = book.scheduler.offer(number, lane, taken, header.capture_ns, taken_ns);
+            let superseded = superseded.map(Gone::from);
             let idle = book.scheduler.has_idle_worker();
             drop(book);
             if idle {
@@ -248,57 +303,98 @@ impl Shared {
 
     /// Sends `skipped` or `dropped`.
     pub(crate) fn not_inferred(&self, gone: &Gone, reason: Reason) {
+        let Gone { camera, header, arrival } = gone;
         if reason == Reason::Stale {
-            self.cameras[gone.camera].look_again();
+            camera.look_again();
         }
-        let arrival = Arrival { taken_ns: gone.taken_ns, batched_ns: 0 };
-        let sent = self.results.not_inferred(gone.camera, &gone.header, arrival, reason);
-        self.note(gone.camera, sent);
+        note(camera, self.results.not_inferred(camera.vitals(), header, *arrival, reason));
     }
 
     /// Sends `failed` for a frame that never went to a worker.
     fn fail_unqueued(&self, gone: &Gone, message: &str) {
-        let camera = &self.cameras[gone.camera];
+        let Gone { camera, header, arrival } = gone;
         camera.look_again();
         camera.vitals().set_state(State::Degraded, message);
-        let arrival = Arrival { taken_ns: gone.taken_ns, batched_ns: 0 };
         let mut answer = Answer::default();
-        self.results.failed(&gone.header, arrival, Reason::Engine, message, &mut answer);
-        self.note(gone.camera, self.results.send(gone.camera, &answer));
+        self.results.failed(header, *arrival, Reason::Engine, message, &mut answer);
+        self.send(camera, &answer);
     }
 
-    /// A result that could not be sent is lost for its readers; all that is
-    /// left is to say so.
-    pub(crate) fn note(&self, camera: usize, sent: Result<(), BusError>) {
-        if let Err(error) = sent {
-            let camera = &self.cameras[camera];
-            camera.vitals().add(Counter::Errors, 1);
-            tracing::error!(camera = camera.subscriber().camera(), %error, "result lost");
-        }
+    pub(crate) fn send(&self, camera: &Camera, answer: &Answer) {
+        note(camera, self.results.send(camera.vitals(), answer));
     }
 
     /// A batch failed in the engine.
     pub(crate) fn engine_failed(&self, message: &str) {
         self.outside.process.add(Counter::Errors, 1);
         self.outside.process.set_state(State::Degraded, message);
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
-            tracing::error!(failures = FAILURES_MAX, "the engine keeps failing; giving up");
+        let now_ns = clock::monotonic_ns();
+        let mut failing = self.failing();
+        if failing.batches == 0 {
+            failing.since_ns = now_ns;
+        }
+        failing.batches += 1;
+        let long = now_ns.saturating_sub(failing.since_ns) >= FAILING_NS;
+        if failing.batches >= FAILURES_MAX || failing.batches >= FAILURES && long {
             // For good: another worker's batch may still go well.
-            self.gave_up.store(true, Ordering::Relaxed);
-            self.outside.shutdown.request();
+            self.give_up(End::Failing(message.to_owned()));
         }
     }
 
     /// A batch went well.
     pub(crate) fn engine_answered(&self) {
-        if self.failures.swap(0, Ordering::Relaxed) > 0 {
+        let mut failing = self.failing();
+        if std::mem::take(&mut failing.batches) > 0 && self.end().is_none() {
             self.outside.process.set_state(State::Live, "");
         }
     }
 
-    /// Whether the engine has failed too often to go on.
-    pub(crate) fn gave_up(&self) -> bool {
-        self.gave_up.load(Ordering::Relaxed)
+    /// Whether the last batch failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing().batches > 0
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Failing> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine does not go on: so the process does not. The first reason stays.
+    fn give_up(&self, end: End) {
+        if self.end.set(end).is_ok() {
+            tracing::error!("{}; giving up", self.end.get().map_or("", End::reason));
+        }
+        self.outside.shutdown.request();
+    }
+
+    /// Why the engine does not go on, when it does not.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.get()
+    }
+
+    /// Answers batches that are in the engine for too long; gives up when there are any.
+    pub(crate) fn look_at_engine(&self, watch: &mut Watch) {
+        for (worker, engine) in self.notes.iter().enumerate() {
+            let Some((batch, lane)) = engine.batch() else { continue };
+            let usual_ns = self.book().scheduler.expected_ns(lane);
+            let Some(since) = watch.overdue(worker, batch, usual_ns) else { continue };
+            let reason =
+                format!("{} did not answer within {:.1} s", self.info.backend, since.as_secs_f64());
+            self.outside.process.add(Counter::Errors, 1);
+            self.outside.process.set_state(State::Stalled, &reason);
+            self.fail_in_engine(worker, &reason);
+            self.give_up(End::Hung(reason));
+        }
+    }
+
+    /// Answers what a worker has in the engine; the worker will not.
+    pub(crate) fn fail_in_engine(&self, worker: usize, message: &str) {
+        let mut answer = Answer::default();
+        for frame in self.notes[worker].take() {
+            let camera = &frame.camera;
+            self.results.failed(&frame.header, frame.arrival, Reason::Engine, message, &mut answer);
+            answer.set_context(worker);
+            camera.order.publish(frame.ticket, &mut answer, |answer| self.send(camera, answer));
+        }
     }
 
     /// Stops the workers after their current batch, the loader after its current
@@ -314,6 +410,15 @@ impl Shared {
         self.loads.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.work.notify_all();
         left.iter().for_each(|gone| self.not_inferred(gone, Reason::Stopping));
+    }
+}
+
+/// A result that could not be sent is lost for its readers; all that is left is to say
+/// so.
+fn note(camera: &Camera, sent: Result<(), BusError>) {
+    if let Err(error) = sent {
+        camera.vitals().add(Counter::Errors, 1);
+        tracing::error!(camera = camera.name(), %error, "result lost");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames in, results out: the one place where results are made and counted.
 
+use crate::ledger::{Entry, Ledger, Legacy};
 use framebus_bus::{BusError, ResultPublisher};
 use framebus_engine::{EngineInfo, FrameOutput, StageTimes as EngineTimes};
 use framebus_service::{Vitals, clock};
@@ -9,13 +10,16 @@ use framebus_types::{
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Publishes results and keeps each camera's counters.
+/// Message of results whose frames died with their process.
+const ORPHANED: &str = "the inference process ended while it had this frame";
+
+/// Publishes results, counts them, and keeps the ledger of frames that have none yet.
 #[derive(Debug)]
 pub struct Results {
     publisher: Mutex<Numbered>,
+    pub(crate) ledger: Ledger,
     epoch_ns: u64,
     sending_since_ns: AtomicU64,
-    cameras: Vec<Arc<Vitals>>,
     labels: Vec<[u8; 40]>,
     model: [u8; 48],
     backend: [u8; 16],
@@ -35,6 +39,8 @@ pub struct Arrival {
     pub taken_ns: u64,
     /// Given to a worker; 0 when it was not.
     pub batched_ns: u64,
+    /// Its place in the ledger.
+    pub entry: Entry,
 }
 
 /// What the engine answered for a frame.
@@ -55,6 +61,7 @@ pub struct Inferred<'a> {
 pub struct Answer {
     header: ResultHeader,
     detections: Vec<Detection>,
+    entry: Entry,
 }
 
 impl Answer {
@@ -65,17 +72,44 @@ impl Answer {
 }
 
 impl Results {
-    /// Makes results in the name of the loaded engine.
+    /// Makes results in nobody's name until an engine is [`loaded`](Self::loaded).
     #[must_use]
-    pub fn new(publisher: ResultPublisher, cameras: Vec<Arc<Vitals>>, info: &EngineInfo) -> Self {
+    pub fn new(publisher: ResultPublisher, ledger: Ledger) -> Self {
         Self {
             publisher: Mutex::new(Numbered { publisher, next: 0 }),
+            ledger,
             epoch_ns: clock::wall_ns(),
             sending_since_ns: AtomicU64::new(0),
-            cameras,
-            labels: info.labels.iter().map(|label| text::pack(label)).collect(),
-            model: text::pack(&info.model),
-            backend: text::pack(info.backend),
+            labels: Vec::new(),
+            model: [0; 48],
+            backend: [0; 16],
+        }
+    }
+
+    /// Makes results in the name of the loaded engine from now on.
+    pub fn loaded(&mut self, info: &EngineInfo) {
+        self.labels = info.labels.iter().map(|label| text::pack(label)).collect();
+        self.model = text::pack(&info.model);
+        self.backend = text::pack(info.backend);
+        self.ledger.loaded(info.backend, &info.model);
+    }
+
+    /// Answers what an earlier process left `failed`, in its name. `vitals` knows the
+    /// cameras, also those that are not in the configuration any more.
+    pub fn answer_orphans(&self, legacy: &Legacy, vitals: impl Fn(&str) -> Arc<Vitals>) {
+        let mut answer = Answer::default();
+        for orphan in &legacy.orphans {
+            let name = text::unpack(&orphan.header.camera);
+            let (taken_ns, entry) = (orphan.taken_ns, orphan.entry);
+            let arrival = Arrival { taken_ns, batched_ns: 0, entry };
+            self.failed(&orphan.header, arrival, Reason::Engine, ORPHANED, &mut answer);
+            answer.header.model = text::pack(&legacy.model);
+            answer.header.backend = text::pack(&legacy.backend);
+            let vitals = vitals(name);
+            match self.send(&vitals, &answer) {
+                Ok(()) => vitals.add(Counter::Orphaned, 1),
+                Err(error) => tracing::error!(camera = name, %error, "result lost"),
+            }
         }
     }
 
@@ -106,6 +140,7 @@ impl Results {
         header.times.inference_end_ns = times.inference_end_ns;
         header.times.decoded_ns = times.decoded_ns;
         answer.header = header;
+        answer.entry = arrival.entry;
     }
 
     /// Inference of the frame failed: writes its result into `answer`.
@@ -122,6 +157,7 @@ impl Results {
         answer.header.outcome = Outcome::Failed.into();
         answer.header.reason = reason.into();
         answer.header.message = text::pack(message);
+        answer.entry = arrival.entry;
     }
 
     /// The frame was not inferred: sends `dropped` or `skipped`, by reason.
@@ -130,7 +166,7 @@ impl Results {
     /// [`BusError`] when the result could not be sent.
     pub fn not_inferred(
         &self,
-        camera: usize,
+        vitals: &Vitals,
         frame: &FrameHeader,
         arrival: Arrival,
         reason: Reason,
@@ -139,7 +175,7 @@ impl Results {
         let mut header = self.header(frame, arrival);
         header.outcome = if skipped { Outcome::Skipped } else { Outcome::Dropped }.into();
         header.reason = reason.into();
-        self.send_parts(camera, header, &[])
+        self.send_parts(vitals, header, &[], arrival.entry)
     }
 
     fn header(&self, frame: &FrameHeader, arrival: Arrival) -> ResultHeader {
@@ -178,19 +214,20 @@ impl Results {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner).publisher.has_reader(reader)
     }
 
-    /// Sends an answer of `camera`.
+    /// Sends an answer and counts it for its camera.
     ///
     /// # Errors
     /// [`BusError`] when the result could not be sent.
-    pub fn send(&self, camera: usize, answer: &Answer) -> Result<(), BusError> {
-        self.send_parts(camera, answer.header, &answer.detections)
+    pub fn send(&self, vitals: &Vitals, answer: &Answer) -> Result<(), BusError> {
+        self.send_parts(vitals, answer.header, &answer.detections, answer.entry)
     }
 
     fn send_parts(
         &self,
-        camera: usize,
+        vitals: &Vitals,
         mut header: ResultHeader,
         detections: &[Detection],
+        entry: Entry,
     ) -> Result<(), BusError> {
         let mut numbered = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
         header.result_epoch_ns = self.epoch_ns;
@@ -202,8 +239,8 @@ impl Results {
         let sent = numbered.publisher.publish(&header, detections);
         self.sending_since_ns.store(0, Ordering::Relaxed);
         drop(numbered);
+        self.ledger.leave(entry);
         sent?;
-        let vitals = &self.cameras[camera];
         let counter = counter(&header);
         vitals.add(counter, 1);
         vitals.add(Counter::Detections, detections.len() as u64);

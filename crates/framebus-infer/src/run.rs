@@ -4,22 +4,31 @@ use crate::camera::Camera;
 use crate::pool::{Outside, Shared};
 use crate::publish::Results;
 use crate::scheduler::{Bounds, Policy};
+use crate::watch::Watch;
 use crate::worker::{MAX_BATCH, contexts};
-use framebus_bus::{Bus, Delivery, wake};
+use framebus_bus::{Bus, BusError, Delivery, wake};
 use framebus_engine::{Engine, Thresholds};
 use framebus_service::{Failure, INFER_READER, Kind, OrFail, Shutdown, Vitals, clock};
 use framebus_types::{Counter, State};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Longest sleep of the taker.
+/// Longest sleep of the taker, and how often it looks at the engine.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the taker looks at every camera, whoever woke it, ns.
 const LOOK_AT_ALL_NS: u64 = 500_000_000;
 /// A result that waits so long for its readers is a stall, ns.
 const BLOCKED_NS: u64 = 2_000_000_000;
+/// How long the reason of a restart stays in the state, ns: so that whoever looks every
+/// few seconds sees it.
+const TOLD_NS: u64 = 5_000_000_000;
+/// Time that the other workers have for their batches when one hangs, ns.
+const GRACE_NS: u64 = 300_000_000;
+/// How often the end of the threads is looked for.
+const JOIN: Duration = Duration::from_millis(5);
 
 /// A camera to be inferred.
 #[derive(Debug)]
@@ -54,6 +63,36 @@ pub struct Parts<'a> {
     pub shutdown: Shutdown,
     /// Set whenever work was done, for the watchdog.
     pub progress: Arc<AtomicBool>,
+    /// An engine that does not answer within this, hangs.
+    pub timeout: Duration,
+    /// Why the engine ended the process before this one, when it did so just now.
+    pub restarted: Option<String>,
+    /// Asked at each look: the cameras from now on, when they are others, or why the
+    /// process must end.
+    pub changed: Box<dyn FnMut() -> Option<Result<Vec<Source>, Failure>> + 'a>,
+}
+
+/// How a pipeline ended that had no failure of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to stop.
+    Asked,
+    /// The engine failed too often in a row; its last words.
+    Failing(String),
+    /// The engine did not answer; threads hang in it, which only the end of the process
+    /// can end.
+    Hung(String),
+}
+
+impl End {
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Asked => "asked to stop",
+            Self::Failing(reason) | Self::Hung(reason) => reason,
+        }
+    }
 }
 
 impl std::fmt::Debug for Parts<'_> {
@@ -62,25 +101,15 @@ impl std::fmt::Debug for Parts<'_> {
     }
 }
 
-/// Takes frames and publishes results until asked to stop. Calls `ready` once
-/// everything runs.
+/// Takes frames and publishes results until asked to stop, or until the engine does not
+/// go on. Calls `ready` once everything runs.
 ///
 /// # Errors
-/// [`Failure`] when the bus cannot be joined, the engine has no contexts or fails
-/// for good, or a thread cannot be started.
-pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<(), Failure> {
-    let Parts { bus, mut engine, sources, results, thresholds, process, shutdown, progress } =
-        parts;
+/// [`Failure`] when the bus cannot be joined, the engine has no contexts, a thread cannot
+/// be started, or what `changed` answered.
+pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<End, Failure> {
+    let Parts { bus, mut engine, sources, results, thresholds, process, shutdown, .. } = parts;
     let info = engine.info().clone();
-    let mut cameras = Vec::with_capacity(sources.len());
-    for source in &sources {
-        let every_frame = source.policy.every_frame;
-        let delivery = if every_frame { Delivery::EveryFrame } else { Delivery::Latest };
-        let subscriber = bus.frame_subscriber(&source.name, delivery, INFER_READER)?;
-        source.vitals.set_state(State::Starting, "no frame yet");
-        let vitals = source.vitals.clone();
-        cameras.push(Camera::new(subscriber, every_frame, source.motion_force_ns, vitals));
-    }
     let workers = info.contexts.max(1);
     // More than the workers can hold has no use.
     let in_flight = bus.domain().limits().in_flight.clamp(1, workers);
@@ -92,90 +121,228 @@ pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<(), Failure> {
         // less time than its predecessor goes on meanwhile.
         unanswered: 2 * in_flight,
     };
-    let policies: Vec<Policy> = sources.iter().map(|source| source.policy).collect();
-    let outside = Outside { thresholds, process, shutdown, progress };
-    let (shared, orders) = Shared::new(cameras, &policies, bounds, info, results, outside);
+    let outside = Outside { thresholds, process, shutdown, progress: parts.progress };
+    let (shared, orders) = Shared::new(bounds, info, results, outside);
+    let shared = Arc::new(shared);
+    replace(&shared, bus, &sources)?;
     let base = contexts(engine.as_mut(), shared.info.base)
         .map_err(|reason| Failure::message(Kind::Unavailable, reason))?;
     shared.loaded(0, Ok(base));
     let process = &shared.outside.process;
-    process.set_state(State::Live, "");
+    match &parts.restarted {
+        Some(reason) => process.set_state(State::Degraded, &format!("started again: {reason}")),
+        None => process.set_state(State::Live, ""),
+    }
     ready();
-    std::thread::scope(|scope| {
-        let mut threads = Vec::with_capacity(workers + 1);
-        let named = |name: String| std::thread::Builder::new().name(name);
-        let shared = &shared;
-        let started = (0..workers).try_for_each(|number| {
-            let work = move || shared.work(number);
-            threads.push(named(format!("worker-{number}")).spawn_scoped(scope, work)?);
-            Ok::<_, std::io::Error>(())
-        });
-        let started = started.and_then(|()| {
-            let load = move || shared.load(engine.as_mut(), &orders);
-            threads.push(named("loader".to_owned()).spawn_scoped(scope, load)?);
-            Ok(())
-        });
-        let taken = started.or_fail(Kind::Unavailable).and_then(|()| take(shared, &sources));
+    let mut threads = Vec::with_capacity(workers + 1);
+    let started = (0..workers).try_for_each(|number| {
+        let shared = shared.clone();
+        threads.push(spawn(format!("worker-{number}"), move || shared.work(number))?);
+        Ok::<_, std::io::Error>(())
+    });
+    let started = started.and_then(|()| {
+        let shared = shared.clone();
+        let load = move || shared.load(engine.as_mut(), &orders);
+        threads.push(spawn("loader".to_owned(), load)?);
+        Ok(())
+    });
+    let mut taker = Taker {
+        watch: Watch::new(parts.timeout, workers, clock::monotonic_ns()),
+        told: parts.restarted.is_some(),
+        looked_ns: 0,
+        looked_at_all_ns: 0,
+        changed: parts.changed,
+    };
+    let taken = started.or_fail(Kind::Unavailable).and_then(|()| taker.run(&shared, bus));
+    if shared.end().is_none() {
         process.set_state(State::Stopping, "");
-        // Also after an error: the scope waits for the threads, and one that waits for a
-        // sink goes on only when the process is asked to stop.
-        shared.outside.shutdown.request();
-        shared.stop();
+    }
+    // Also after an error: a thread that waits for a sink goes on only when the process is
+    // asked to stop.
+    shared.outside.shutdown.request();
+    shared.stop();
+    let ended = join(&shared, threads, &mut taker.watch);
+    taken?;
+    ended
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(body)
+}
+
+/// Waits for the threads, but for those that hang in the engine.
+fn join(shared: &Shared, threads: Vec<JoinHandle<()>>, watch: &mut Watch) -> Result<End, Failure> {
+    let begin_ns = clock::monotonic_ns();
+    let hangs = |end: Option<&End>| matches!(end, Some(End::Hung(_)));
+    while !threads.iter().all(JoinHandle::is_finished) {
+        std::thread::park_timeout(JOIN);
+        let now_ns = clock::monotonic_ns();
+        watch.advance(now_ns);
+        shared.look_at_engine(watch);
+        shared.outside.progress.store(true, Ordering::Relaxed);
+        if hangs(shared.end()) {
+            let in_engine = shared.notes.iter().any(|note| note.batch().is_some());
+            if !in_engine || now_ns.saturating_sub(begin_ns) > GRACE_NS {
+                break;
+            }
+        }
+    }
+    let message = match shared.end() {
+        Some(end) => end.reason(),
+        None => "the worker that had this frame panicked",
+    };
+    (0..shared.notes.len()).for_each(|worker| shared.fail_in_engine(worker, message));
+    if !hangs(shared.end()) {
         let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         if panicked > 0 {
             return Err(Failure::message(Kind::Bug, "a worker panicked; its words are above"));
         }
-        taken
-    })?;
-    if shared.gave_up() {
-        return Err(Failure::message(Kind::Unavailable, "the engine failed too often in a row"));
+    }
+    Ok(shared.end().cloned().unwrap_or(End::Asked))
+}
+
+/// Makes the cameras those of `sources`. One that stays keeps its subscription, its queue
+/// and what waits in it.
+fn replace(shared: &Shared, bus: &Bus, sources: &[Source]) -> Result<(), BusError> {
+    let stays = |camera: &Camera, source: &Source| {
+        camera.name() == source.name && camera.every_frame == source.policy.every_frame
+    };
+    let cameras = shared.cameras();
+    for (number, camera) in &cameras {
+        match sources.iter().find(|source| stays(camera, source)) {
+            Some(source) => shared.set(*number, source),
+            None => shared.remove(*number),
+        }
+    }
+    for source in sources {
+        if cameras.iter().any(|(_, camera)| stays(camera, source)) {
+            continue;
+        }
+        let every_frame = source.policy.every_frame;
+        let delivery = if every_frame { Delivery::EveryFrame } else { Delivery::Latest };
+        let subscriber = bus.frame_subscriber(&source.name, delivery, INFER_READER)?;
+        shared.add(subscriber, source);
+        // Joining takes a moment, and live cameras keep one frame only.
+        cameras.iter().for_each(|(number, _)| shared.take(*number));
     }
     Ok(())
 }
 
-/// The taker's loop.
-fn take(shared: &Shared, sources: &[Source]) -> Result<(), Failure> {
-    let wakers: Vec<_> =
-        shared.cameras().iter().map(|camera| camera.subscriber().waker()).collect();
-    let mut looked_ns = 0;
-    let mut seen = vec![(0, clock::monotonic_ns()); sources.len()];
-    wake::run(&wakers, LOOK, |woken| {
-        if shared.outside.shutdown.requested() {
-            return ControlFlow::Break(());
+/// The main thread.
+struct Taker<'a> {
+    watch: Watch,
+    /// The state tells of a restart.
+    told: bool,
+    looked_ns: u64,
+    looked_at_all_ns: u64,
+    changed: Box<dyn FnMut() -> Option<Result<Vec<Source>, Failure>> + 'a>,
+}
+
+/// A camera as the taker watches it.
+struct Heard {
+    number: usize,
+    camera: Arc<Camera>,
+    taken: u64,
+    /// When that was last another number, by the watch.
+    at_ns: u64,
+}
+
+impl Taker<'_> {
+    fn run(&mut self, shared: &Shared, bus: &Bus) -> Result<(), Failure> {
+        while let Some(sources) = self.take(shared)? {
+            replace(shared, bus, &sources?)?;
         }
-        for &number in woken {
-            shared.take(number);
+        Ok(())
+    }
+
+    /// Takes frames until the cameras are others (these), or the process shall stop.
+    fn take(&mut self, shared: &Shared) -> Result<Option<Result<Vec<Source>, Failure>>, BusError> {
+        let at_ns = self.watch.advance(clock::monotonic_ns());
+        let heard = |(number, camera): (usize, Arc<Camera>)| {
+            let taken = camera.vitals().get(Counter::Taken);
+            Heard { number, camera, taken, at_ns }
+        };
+        let mut heard: Vec<Heard> = shared.cameras().into_iter().map(heard).collect();
+        let cameras: Vec<(usize, Arc<Camera>)> =
+            heard.iter().map(|heard| (heard.number, heard.camera.clone())).collect();
+        let mut changed = None;
+        let mut look = |woken: &[usize]| {
+            if shared.outside.shutdown.requested() {
+                return ControlFlow::Break(());
+            }
+            woken.iter().for_each(|&index| shared.take(cameras[index].0));
+            self.look(shared, &mut heard);
+            changed = (self.changed)();
+            if changed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let wakers: Vec<_> =
+            cameras.iter().map(|(_, camera)| camera.subscriber().waker()).collect();
+        if wakers.is_empty() {
+            // A wait set needs something to wait for.
+            while look(&[]).is_continue() {
+                let _ = shared.outside.shutdown.wait(LOOK);
+            }
+        } else {
+            wake::run(&wakers, LOOK, look)?;
         }
-        // What was sent before this process listened woke nobody.
-        let now_ns = clock::monotonic_ns();
-        if now_ns.saturating_sub(looked_ns) >= LOOK_AT_ALL_NS {
-            looked_ns = now_ns;
-            (0..sources.len()).for_each(|number| shared.take(number));
-            watch(shared, sources, &mut seen, now_ns);
-        }
+        Ok(changed)
+    }
+
+    /// Looks at the engine, and at the cameras now and then.
+    fn look(&mut self, shared: &Shared, heard: &mut [Heard]) {
         shared.outside.progress.store(true, Ordering::Relaxed);
-        ControlFlow::Continue(())
-    })?;
-    Ok(())
+        let now_ns = clock::monotonic_ns();
+        if now_ns.saturating_sub(self.looked_ns) < LOOK.as_nanos() as u64 {
+            return;
+        }
+        self.looked_ns = now_ns;
+        let awake_ns = self.watch.advance(now_ns);
+        shared.look_at_engine(&mut self.watch);
+        if now_ns.saturating_sub(self.looked_at_all_ns) < LOOK_AT_ALL_NS {
+            return;
+        }
+        self.looked_at_all_ns = now_ns;
+        // What was sent before this process listened woke nobody.
+        heard.iter().for_each(|heard| shared.take(heard.number));
+        self.watch_process(shared, now_ns, awake_ns);
+        heard.iter_mut().for_each(|heard| heard.look(shared, awake_ns));
+    }
+
+    /// Says whether results go out, and how long a restart ago is no news.
+    fn watch_process(&mut self, shared: &Shared, now_ns: u64, awake_ns: u64) {
+        if shared.end().is_some() {
+            return;
+        }
+        let process = &shared.outside.process;
+        let sending_since = shared.results.sending_since_ns();
+        let blocked = sending_since != 0 && now_ns.saturating_sub(sending_since) > BLOCKED_NS;
+        match (blocked, process.state()) {
+            (true, _) => process.set_state(State::Stalled, "a sink takes no results"),
+            (false, State::Stalled) => process.set_state(State::Live, ""),
+            _ => {}
+        }
+        if self.told && awake_ns > TOLD_NS {
+            self.told = false;
+            if !shared.is_failing() {
+                process.set_state(State::Live, "");
+            }
+        }
+    }
 }
 
-/// Says which cameras have gone silent.
-fn watch(shared: &Shared, sources: &[Source], seen: &mut [(u64, u64)], now_ns: u64) {
-    let sending_since = shared.results.sending_since_ns();
-    let blocked = sending_since != 0 && now_ns.saturating_sub(sending_since) > BLOCKED_NS;
-    let process = &shared.outside.process;
-    match (blocked, process.state()) {
-        (true, _) => process.set_state(State::Stalled, "a sink takes no results"),
-        (false, State::Stalled) => process.set_state(State::Live, ""),
-        _ => {}
-    }
-    for (number, (source, seen)) in sources.iter().zip(seen).enumerate() {
-        let taken = source.vitals.get(Counter::Taken);
+impl Heard {
+    /// Says whether the camera has gone silent.
+    fn look(&mut self, shared: &Shared, awake_ns: u64) {
+        let vitals = self.camera.vitals();
+        let bad = self.camera.subscriber().bad_headers();
+        let counted = vitals.get(Counter::BadHeaders);
+        vitals.add(Counter::BadHeaders, bad.saturating_sub(counted));
+        let taken = vitals.get(Counter::Taken);
         // A frame that waits here, for its model or for a sink, is no silence.
-        if taken != seen.0 || shared.book().scheduler.is_working_on(number) {
-            *seen = (taken, now_ns);
-        } else if taken > 0 && now_ns - seen.1 > source.stall_ns {
-            source.vitals.set_state(State::Stalled, "no frame comes");
+        if taken != self.taken || shared.book().scheduler.is_working_on(self.number) {
+            (self.taken, self.at_ns) = (taken, awake_ns);
+        } else if taken > 0 && awake_ns - self.at_ns > self.camera.stall_ns() {
+            vitals.set_state(State::Stalled, "no frame comes");
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Bounds {
 /// Small, because all of them are looked at for every batch; the frames lie apart.
 #[derive(Debug)]
 struct Camera {
+    /// Still there; a removed one keeps its number while it has frames in inference.
+    here: bool,
     policy: Policy,
     waiting: Option<Waiting>,
     /// When it last offered a frame, ns.
@@ -122,10 +124,18 @@ pub struct Scheduler<F> {
 }
 
 impl<F> Scheduler<F> {
-    /// One policy per camera, in the order of their numbers. No lane is ready.
+    /// Without cameras; no lane is ready.
     #[must_use]
-    pub fn new(policies: &[Policy], bounds: Bounds) -> Self {
-        let camera = |&policy| Camera {
+    pub fn new(bounds: Bounds) -> Self {
+        let (cameras, frames) = (Vec::new(), Vec::new());
+        Self { bounds, cameras, frames, lanes: Default::default(), busy: 0, virtual_time: 0 }
+    }
+
+    /// Adds a camera; answers its number, which may be that of a camera that was removed
+    /// and has all its answers. Its tickets count from 0.
+    pub fn add(&mut self, policy: Policy) -> usize {
+        let camera = Camera {
+            here: true,
             policy,
             waiting: None,
             offered_ns: 0,
@@ -135,16 +145,40 @@ impl<F> Scheduler<F> {
             refused: 0,
             paid_until: 0,
         };
-        let cameras = policies.iter().map(camera).collect();
-        let frames = policies.iter().map(|_| None).collect();
-        Self { bounds, cameras, frames, lanes: Default::default(), busy: 0, virtual_time: 0 }
+        let free = |camera: &Camera| !camera.here && camera.unanswered == 0;
+        if let Some(number) = self.cameras.iter().position(free) {
+            self.cameras[number] = camera;
+            return number;
+        }
+        self.cameras.push(camera);
+        self.frames.push(None);
+        self.cameras.len() - 1
+    }
+
+    /// The camera's policy from now on; whether it is every-frame stays.
+    pub fn set(&mut self, camera: usize, policy: Policy) {
+        self.cameras[camera].policy = policy;
+    }
+
+    /// Removes a camera; answers the frame that waits. What is in inference is
+    /// [`answered`](Self::answered) as ever.
+    pub fn remove(&mut self, number: usize) -> Option<Left<F>> {
+        let camera = &mut self.cameras[number];
+        (camera.here, camera.waiting) = (false, None);
+        self.frames[number].take().map(|frame| Left { camera: number, frame })
+    }
+
+    /// How long a batch of this lane will probably take, ns; 0 before the first one.
+    #[must_use]
+    pub fn expected_ns(&self, lane: usize) -> u64 {
+        self.lanes[lane].service.expected_ns()
     }
 
     /// Whether the next frame of `camera` may be taken from the bus.
     #[must_use]
     pub fn wants(&self, camera: usize) -> bool {
         let camera = &self.cameras[camera];
-        !camera.policy.every_frame || camera.waiting.is_none()
+        camera.here && (!camera.policy.every_frame || camera.waiting.is_none())
     }
 
     /// Puts a frame into its camera's place; returns the one it supersedes.

@@ -1,19 +1,29 @@
 //! From the configuration to the running pipeline.
 
+use crate::backends::{Book, Kind as Fault};
 use crate::camera::camera_vitals;
 use crate::engine;
+use crate::ledger::{Ledger, Legacy};
 use crate::publish::Results;
-use crate::run::{Parts, Source, run};
+use crate::run::{End, Parts, Source, run};
 use crate::scheduler::Policy;
 use framebus_bus::Delivery;
-use framebus_config::{Camera, Source as CameraSource};
-use framebus_service::{Failure, Reporter, Service, Vitals, is_offline, priority};
+use framebus_config::{Camera, Config, Diff, Source as CameraSource};
+use framebus_engine::Engine;
+use framebus_service::{
+    Failure, Kind, OrFail, Reporter, Service, Vitals, clock, domain, is_offline, priority,
+};
 use framebus_types::{Role, State};
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often waiting looks up.
 const LOOK: Duration = Duration::from_millis(100);
+/// Loading a model that takes longer hangs, ns: a big one that was never prepared takes a
+/// minute on a slow machine.
+const LOADING_MAX_NS: u64 = 300_000_000_000;
 
 /// Runs the inference process until it is asked to stop.
 ///
@@ -25,26 +35,63 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     // First of all: the engine's threads inherit it.
     priority::apply(config.model.nice, &config.model.cores)?;
     let process = Vitals::new(Role::Infer, "infer");
-    let sources: Vec<Source> = config.enabled_cameras().map(source).collect();
-    let vitals: Vec<Arc<Vitals>> = sources.iter().map(|source| source.vitals.clone()).collect();
-    let all = std::iter::once(&process).chain(&vitals).cloned().collect();
+    let cameras = RefCell::new(Cameras::new(config, service, process.clone()));
+    let sources = cameras.borrow().sources();
+    let all = cameras.borrow().all_vitals();
     // Reported from the start: compiling a model takes a while.
     let reporter = Reporter::start(service.bus(), all, service.progress_flag(), true)?;
     process.set_state(State::Starting, "loading the model");
 
-    let engine = engine::load(config)?;
-    let info = engine.info();
-    let thresholds = engine::thresholds(config, &info.labels)?;
-    process.set_size(info.base.width as u32, info.base.height as u32);
-    tracing::info!(
-        backend = info.backend, device = info.device, model = info.model,
-        input = %info.base, mode = ?info.mode, contexts = info.contexts, "engine ready"
-    );
+    let folder = service.bus().domain().folder();
+    let (ledger, legacy) = Ledger::open(&folder).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no ledger of frames in work; frames that are in work when this process is killed will have no result");
+        (Ledger::default(), Legacy::default())
+    });
+    let mut book = Book::open(&folder);
+    note_orphans(&mut book, &legacy);
     let publisher = service.bus().result_publisher(service.shutdown().flag())?;
-    let results = Results::new(publisher, vitals, info);
+    let mut results = Results::new(publisher, ledger);
     if is_offline(config) {
         wait_for_sinks(service, &results, &process);
     }
+    results.answer_orphans(&legacy, |name| {
+        let known = sources.iter().find(|source| source.name == name);
+        known.map_or_else(|| camera_vitals(name), |source| source.vitals.clone())
+    });
+
+    let names = engine::backends(config);
+    let order = book.order(&names, now_s());
+    let loaded = load_within(service, &order);
+    let engine = match loaded {
+        Ok(engine) => engine.inspect_err(|failure| {
+            process.set_state(State::Offline, &failure.to_string());
+        })?,
+        Err(reason) => {
+            process.set_state(State::Stalled, &reason);
+            book.note(now_s(), order.first().map_or("", |name| name), Fault::Hung, &reason);
+            reporter.publish();
+            framebus_service::abandon("infer", &Failure::message(Kind::Unavailable, reason));
+        }
+    };
+    let info = engine.info();
+    let backend = info.backend;
+    let thresholds = engine::thresholds(config, &info.labels)?;
+    process.set_size(info.base.width as u32, info.base.height as u32);
+    tracing::info!(
+        backend, device = info.device, model = info.model,
+        input = %info.base, mode = ?info.mode, contexts = info.contexts, "engine ready"
+    );
+    results.loaded(info);
+    let restarted = book.told(now_s()).map(str::to_owned);
+    let book = Arc::new(Mutex::new(book));
+    let returning = Arc::new(Mutex::new(None));
+    crate::backends::watch_for_return(
+        &book,
+        &names,
+        backend,
+        service.shutdown().clone(),
+        returning.clone(),
+    );
     let parts = Parts {
         bus: service.bus(),
         engine,
@@ -54,14 +101,125 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         process,
         shutdown: service.shutdown().clone(),
         progress: service.progress_flag(),
+        timeout: Duration::from_millis(config.model.timeout_ms),
+        restarted,
+        changed: Box::new(|| {
+            if let Some(name) = returning.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let why = format!("{name} is there again");
+                return Some(Err(Failure::message(Kind::Changed, why)));
+            }
+            let changed = cameras.borrow_mut().change(service.reloaded()?);
+            Some(changed.inspect(|_| reporter.set(cameras.borrow().all_vitals())))
+        }),
     };
-    run(parts, || {
+    let end = run(parts, || {
         reporter.publish();
         service.ready();
-    })
+    })?;
+    let note = |kind, reason: &str| {
+        let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.note(now_s(), backend, kind, reason);
+        Failure::message(Kind::Unavailable, reason)
+    };
+    match &end {
+        End::Asked => Ok(()),
+        End::Failing(reason) => Err(note(Fault::Failed, reason)),
+        End::Hung(reason) => {
+            let failure = note(Fault::Hung, reason);
+            reporter.publish();
+            framebus_service::abandon("infer", &failure)
+        }
+    }
 }
 
-fn source(camera: &Camera) -> Source {
+fn now_s() -> u64 {
+    clock::wall_ns() / 1_000_000_000
+}
+
+fn note_orphans(book: &mut Book, legacy: &Legacy) {
+    let frames = legacy.orphans.len();
+    if frames > 0 {
+        tracing::warn!(frames, "the process before this one ended while it had frames");
+        book.note(now_s(), &legacy.backend, Fault::Died, &format!("ended with {frames} frames"));
+    }
+}
+
+/// Loads the engine on a thread of its own, because a backend can hang in it; the words
+/// for that are the outer error.
+fn load_within(
+    service: &Service,
+    order: &[String],
+) -> Result<Result<Box<dyn Engine>, Failure>, String> {
+    let (config, names) = (service.config().clone(), order.to_vec());
+    let (send, loaded) = channel();
+    let load = move || {
+        let _ = send.send(engine::load(&config, &names));
+    };
+    let spawned = std::thread::Builder::new().name("load".to_owned()).spawn(load);
+    if let Err(error) = spawned.or_fail(Kind::Unavailable) {
+        return Ok(Err(error));
+    }
+    let begin_ns = clock::monotonic_ns();
+    loop {
+        match loaded.recv_timeout(LOOK) {
+            Ok(engine) => return Ok(engine),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(Err(Failure::message(Kind::Bug, "loading the model panicked")));
+            }
+            Err(RecvTimeoutError::Timeout) => service.progress(),
+        }
+        if clock::monotonic_ns() - begin_ns > LOADING_MAX_NS {
+            let limit_s = LOADING_MAX_NS / 1_000_000_000;
+            return Err(format!("loading the model did not end within {limit_s} s"));
+        }
+    }
+}
+
+/// The cameras as they are configured now.
+struct Cameras<'a> {
+    config: Config,
+    service: &'a Service,
+    process: Arc<Vitals>,
+    vitals: Vec<Arc<Vitals>>,
+}
+
+impl<'a> Cameras<'a> {
+    fn new(config: &Config, service: &'a Service, process: Arc<Vitals>) -> Self {
+        let vitals = config.enabled_cameras().map(|c| camera_vitals(c.name.as_str())).collect();
+        Self { config: config.clone(), service, process, vitals }
+    }
+
+    fn sources(&self) -> Vec<Source> {
+        self.config.enabled_cameras().zip(&self.vitals).map(source).collect()
+    }
+
+    fn all_vitals(&self) -> Vec<Arc<Vitals>> {
+        std::iter::once(&self.process).chain(&self.vitals).cloned().collect()
+    }
+
+    /// Takes over another configuration. Whether `mode = "auto"` means latency or
+    /// throughput stays as it was at the start: another one needs another engine, and the
+    /// cameras that stay would lose frames.
+    fn change(&mut self, new: Config) -> Result<Vec<Source>, Failure> {
+        let diff = Diff::between(&self.config, &new);
+        let sizes = domain(&new)?.limits() != self.service.bus().domain().limits();
+        if diff.everything || diff.model || sizes {
+            let what = if diff.model { "[model] changed" } else { "the sizes of the bus changed" };
+            return Err(Failure::message(Kind::Changed, what));
+        }
+        let kept = |name: &str| self.vitals.iter().find(|vitals| vitals.name() == name).cloned();
+        let names = new.enabled_cameras().map(|camera| camera.name.as_str());
+        self.vitals = names.map(|name| kept(name).unwrap_or_else(|| camera_vitals(name))).collect();
+        self.config = new;
+        tracing::info!(
+            added = ?diff.cameras_added, removed = ?diff.cameras_removed,
+            changed = ?diff.cameras_changed, "cameras taken over from the changed configuration"
+        );
+        Ok(self.sources())
+    }
+}
+
+fn source((camera, vitals): (&Camera, &Arc<Vitals>)) -> Source {
     let every_frame = framebus_service::delivery(camera.delivery) == Delivery::EveryFrame;
     Source {
         name: camera.name.as_str().to_owned(),
@@ -72,7 +230,7 @@ fn source(camera: &Camera) -> Source {
         },
         stall_ns: stall_ns(camera),
         motion_force_ns: camera.motion_gate.then_some((camera.motion_force_s * 1e9) as u64),
-        vitals: camera_vitals(camera.name.as_str()),
+        vitals: vitals.clone(),
     }
 }
 
@@ -112,7 +270,7 @@ mod tests {
             let text = format!("[model]\npath = \"x.onnx\"\n[[camera]]\nname = \"a\"\n{keys}");
             let file = std::path::Path::new("x.toml");
             let config = framebus_config::parse(&text, file, &|_| None).expect("valid");
-            source(&config.cameras[0]).stall_ns / 1_000_000_000
+            stall_ns(&config.cameras[0]) / 1_000_000_000
         };
         let rtsp = "source = \"rtsp://host/a\"\nstall_s = 5.0\n";
         assert_eq!(stall_s(rtsp), 5);

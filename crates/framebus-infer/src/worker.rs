@@ -4,6 +4,7 @@ use crate::pixels::view;
 use crate::pool::{Contexts, Gone, Load, Shared, Taken};
 use crate::publish::{Answer, Arrival, Inferred};
 use crate::scheduler::{Job, Left};
+use crate::watch::InEngine;
 use arrayvec::ArrayVec;
 use framebus_engine::{BatchOutput, Engine, FrameRequest, Shape};
 use framebus_service::clock;
@@ -43,11 +44,13 @@ impl Shared {
             // Their places are free: the next frames can wait there while
             // these are in inference.
             for job in &desk.batch {
-                if self.cameras()[job.camera].every_frame {
+                if job.frame.camera.every_frame {
                     self.take(job.camera);
                 }
             }
-            let inferred = self.infer(lane, number, started_ns, &mut desk);
+            // Where the engine took too long, the frames are answered already and the
+            // process ends.
+            let Some(inferred) = self.infer(lane, number, started_ns, &mut desk) else { return };
             let cameras = || desk.sent.iter().map(|&(camera, _)| camera);
             // Gives the samples back, before others are taken in their place.
             desk.batch.clear();
@@ -87,19 +90,30 @@ impl Shared {
         }
     }
 
-    /// Runs a batch and sends its answers; says whether the engine answered.
-    fn infer(&self, lane: usize, worker: usize, batched_ns: u64, desk: &mut Desk) -> bool {
+    /// Runs a batch and sends its answers; says whether the engine answered, `None` when
+    /// it took so long that somebody else has sent them.
+    fn infer(&self, lane: usize, worker: usize, batched_ns: u64, desk: &mut Desk) -> Option<bool> {
         let Desk { batch, output, answer, sent, .. } = desk;
         sent.clear();
+        let in_engine = |job: &Job<Taken>| InEngine {
+            camera: job.frame.camera.clone(),
+            header: *job.frame.frame.header(),
+            ticket: job.ticket,
+            arrival: Arrival { batched_ns, ..job.frame.arrival },
+        };
+        self.notes[worker].begin(lane, batch.iter().map(in_engine));
         let result = self.run(lane, worker, batch, output);
+        if !self.notes[worker].end() {
+            return None;
+        }
         match &result {
             Ok(()) => self.engine_answered(),
             Err((Reason::Engine, message)) => self.engine_failed(message),
             Err((_, message)) => tracing::error!(message, "a frame is no picture after all"),
         }
         for (index, job) in batch.iter().enumerate() {
-            let frame = job.frame.frame.header();
-            let arrival = Arrival { taken_ns: job.frame.taken_ns, batched_ns };
+            let Taken { frame, camera, arrival } = &job.frame;
+            let arrival = Arrival { batched_ns, ..*arrival };
             match &result {
                 Ok(()) => {
                     let inferred = Inferred {
@@ -108,20 +122,18 @@ impl Shared {
                         batch_size: batch.len(),
                         context: worker,
                     };
-                    self.results.ok(frame, arrival, &inferred, answer);
+                    self.results.ok(frame.header(), arrival, &inferred, answer);
                 }
                 Err((reason, message)) => {
-                    self.cameras()[job.camera].look_again();
-                    self.results.failed(frame, arrival, *reason, message, answer);
+                    camera.look_again();
+                    self.results.failed(frame.header(), arrival, *reason, message, answer);
                     answer.set_context(worker);
                 }
             }
-            let send = |answer: &Answer| {
-                self.note(job.camera, self.results.send(job.camera, answer));
-            };
-            sent.push((job.camera, self.order.publish(job.camera, job.ticket, answer, send)));
+            let send = |answer: &Answer| self.send(camera, answer);
+            sent.push((job.camera, camera.order.publish(job.ticket, answer, send)));
         }
-        result.is_ok()
+        Some(result.is_ok())
     }
 
     fn run(

@@ -29,6 +29,8 @@
 //! Order: arguments → configuration → logging and panic hook → signals → bus →
 //! the process's own build → READY → loop → STOPPING → drain → exit code.
 
+mod abandon;
+mod backoff;
 pub mod clock;
 mod domain;
 mod failure;
@@ -40,9 +42,12 @@ mod shutdown;
 mod supervised;
 mod vitals;
 
+pub use abandon::abandon;
+pub use backoff::Backoff;
 pub use domain::{delivery, domain, is_offline};
 pub use failure::{Failure, Kind, OrFail};
 pub use log::init as init_log;
+pub use reload::Reload;
 pub use run::{CommonArgs, Service, exit_code, parse_args, run};
 pub use shutdown::Shutdown;
 pub use supervised::ENV as SUPERVISED_ENV;

@@ -8,22 +8,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The wish to look at the configuration again.
 #[derive(Debug)]
-pub(crate) struct Reload {
+pub struct Reload {
     asked: Arc<AtomicBool>,
 }
 
 impl Reload {
     /// Listens to SIGHUP, which ends a process that does not.
-    pub(crate) fn on_signal() -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// When signals cannot be listened to.
+    pub fn on_signal() -> std::io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGHUP, asked.clone())?;
         Ok(Self { asked })
     }
 
+    /// Whether SIGHUP has come since the last call.
+    #[must_use]
+    pub fn asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+
     /// The configuration as it is now, once after each SIGHUP. A file with errors is
     /// logged and changes nothing.
     pub(crate) fn take(&self, args: &CommonArgs) -> Option<Config> {
-        if !self.asked.swap(false, Ordering::Relaxed) {
+        if !self.asked() {
             return None;
         }
         match read(args) {

@@ -144,8 +144,9 @@ fn start<A: AsRef<CommonArgs>>(
     supervised::watch(shutdown.clone()).or_fail(Kind::Bug)?;
     let bus = Arc::new(Bus::open(&domain(&config)?, role)?);
     let progress = Arc::new(AtomicBool::new(true));
+    let joined = bus.clone();
     let service = Service { config, args: common, reload, bus, shutdown, progress };
-    let result = body(args, service);
+    let result = body(args, service).and_then(|()| Ok(joined.check_files()?));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     result
 }
@@ -155,7 +156,9 @@ fn start<A: AsRef<CommonArgs>>(
 fn stop_on_panic(shutdown: Shutdown) {
     std::panic::set_hook(Box::new(move |info| {
         PANICKED.store(true, Ordering::Relaxed);
-        tracing::error!("panicked: {info}");
+        let message = info.payload_as_str().unwrap_or("without a message");
+        let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
+        tracing::error!("panicked: {message}{place}");
         shutdown.request();
     }));
 }

@@ -6,7 +6,7 @@ use framebus_types::{
     COUNTERS, Counter, Health, Histogram, Role, STAGES, Stage, State, histogram, text,
 };
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -65,6 +65,12 @@ impl Vitals {
                 pid: std::process::id(),
             }),
         })
+    }
+
+    /// What it is of.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Adds to a counter.
@@ -162,18 +168,26 @@ impl Vitals {
 /// watchdog as long as the process makes progress.
 #[derive(Debug)]
 pub struct Reporter {
+    bus: Arc<Bus>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    vitals: Vec<Arc<Vitals>>,
-    publisher: HealthPublisher,
+    reported: Mutex<Reported>,
     progress: Arc<AtomicBool>,
     progress_ns: AtomicU64,
     stop: Mutex<bool>,
     wake: Condvar,
+}
+
+#[derive(Debug)]
+struct Reported {
+    vitals: Vec<Arc<Vitals>>,
+    publisher: HealthPublisher,
+    /// Records that the publisher has room for.
+    room: usize,
 }
 
 /// Time between two reports.
@@ -191,24 +205,48 @@ impl Reporter {
         progress: Arc<AtomicBool>,
         clean: bool,
     ) -> Result<Self, BusError> {
-        let publisher = bus.health_publisher(vitals.len())?;
+        let room = vitals.len();
+        let publisher = bus.health_publisher(room)?;
         let shared = Arc::new(Shared {
-            vitals,
-            publisher,
+            reported: Mutex::new(Reported { vitals, publisher, room }),
             progress,
             progress_ns: AtomicU64::new(0),
             stop: Mutex::new(false),
             wake: Condvar::new(),
         });
-        let (worker, bus) = (shared.clone(), bus.clone());
+        let (worker, worker_bus) = (shared.clone(), bus.clone());
         let thread = std::thread::Builder::new()
             .name("health".to_owned())
-            .spawn(move || worker.run(&bus, clean))
+            .spawn(move || worker.run(&worker_bus, clean))
             .map_err(|error| BusError::Port {
                 service: "health".to_owned(),
                 reason: format!("cannot start a thread: {error}"),
             })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { bus: bus.clone(), shared, thread: Some(thread) })
+    }
+
+    /// Reports these from now on. What is not among them any more is said to be disabled,
+    /// once.
+    pub fn set(&self, vitals: Vec<Arc<Vitals>>) {
+        let is_gone = |old: &&Arc<Vitals>| !vitals.iter().any(|new| Arc::ptr_eq(new, old));
+        let reported = self.shared.reported();
+        for gone in reported.vitals.iter().filter(is_gone) {
+            gone.set_state(State::Disabled, "not in the configuration any more");
+        }
+        drop(reported);
+        self.shared.publish();
+        let mut reported = self.shared.reported();
+        if vitals.len() > reported.room {
+            match self.bus.health_publisher(vitals.len()) {
+                Ok(publisher) => {
+                    (reported.publisher, reported.room) = (publisher, vitals.len());
+                }
+                Err(error) => tracing::warn!(%error, "health of new cameras is not published"),
+            }
+        }
+        reported.vitals = vitals;
+        drop(reported);
+        self.shared.publish();
     }
 
     /// Publishes now, beside the rhythm: for a change that others wait for.
@@ -236,6 +274,12 @@ impl Shared {
                 self.progress_ns.store(clock::monotonic_ns(), Relaxed);
             }
             self.publish();
+            if let Err(error) = bus.check_files() {
+                tracing::error!("{error}");
+                // An orderly end; the exit code then says why, see `run`.
+                let _ = signal_hook::low_level::raise(signal_hook::consts::SIGTERM);
+                return;
+            }
             if progressed {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
@@ -259,11 +303,16 @@ impl Shared {
         }
     }
 
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn publish(&self) {
         let progress_ns = self.progress_ns.load(Relaxed);
         let record = |vitals: &Arc<Vitals>| Health { progress_ns, ..vitals.snapshot() };
-        let records: Vec<Health> = self.vitals.iter().map(record).collect();
-        if let Err(error) = self.publisher.publish(&records) {
+        let reported = self.reported();
+        let records: Vec<Health> = reported.vitals.iter().map(record).collect();
+        if let Err(error) = reported.publisher.publish(&records) {
             tracing::warn!(%error, "health not published");
         }
     }

@@ -4,6 +4,7 @@
 //! loses its own oldest results, counts them and says so in its state.
 
 mod jsonl;
+mod rotated;
 
 use framebus_config::{Sink, SinkKind};
 use framebus_service::{Failure, Kind, Reporter, Service, Vitals};

@@ -49,7 +49,7 @@ pub enum Counter {
     Detections = 15,
     /// Results a sink received.
     Received = 16,
-    /// Results a sink lost on the bus.
+    /// Results a sink lost: on the bus, or because its target could not be written.
     Lost = 17,
     /// Records a sink wrote.
     Written = 18,

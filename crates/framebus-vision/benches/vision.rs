@@ -8,7 +8,7 @@ use data::{BINS, CLASSES, Heads, Picture, THRESHOLDS};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use framebus_vision::{
-    DenseOutput, HeadOutput, Layout, Letterbox, Nms, Postprocess, Region, Resampler,
+    DenseOutput, HeadOutput, Layout, Letterbox, Nms, Postprocess, Region, Resampler, Scene, scene,
 };
 
 fn main() {
@@ -91,4 +91,19 @@ fn nms(bencher: Bencher<'_, '_>) {
     let candidates = data::candidates();
     let mut nms = Nms::default();
     bencher.bench_local(|| nms.run(black_box(&candidates), 0.7, 300).0.len());
+}
+
+/// Capture looks at luma five times a second.
+#[divan::bench(args = [[1920, 1080], [3840, 2160]])]
+fn picture_faults(bencher: Bencher<'_, '_>, [w, h]: [usize; 2]) {
+    let luma: Vec<u8> = (0..w * h).map(|i| (i * i / 977) as u8).collect();
+    let mut scene = Scene::new(w, h, 0.6);
+    bencher.bench_local(|| scene.look(black_box(&luma), w, 0.2).unwrap());
+}
+
+/// ... and at chroma in every frame.
+#[divan::bench]
+fn missing_data(bencher: Bencher<'_, '_>) {
+    let chroma = vec![128; 1920 * 540];
+    bencher.bench_local(|| scene::missing(black_box(&chroma), 1920, 1920, 1080).unwrap());
 }

@@ -1,4 +1,4 @@
-//! Pure maths on pixels and boxes: letterbox, YOLO decode, NMS.
+//! Pure maths on pixels and boxes: letterbox, YOLO decode, NMS, motion, picture faults.
 //!
 //! No I/O, no engine, no bus, no allocation on the per-frame path once the
 //! buffers that callers hand in have grown to their size.
@@ -42,6 +42,7 @@ pub mod nms;
 pub mod postprocess;
 pub mod resample;
 mod scan;
+pub mod scene;
 pub mod yolo;
 
 pub use detection::Detection;
@@ -52,4 +53,5 @@ pub use motion::{Motion, MotionSettings};
 pub use nms::{Nms, NmsCounts, iou};
 pub use postprocess::{Counts, Postprocess, Thresholds};
 pub use resample::{ResampleError, Resampler};
+pub use scene::{Scene, Sight};
 pub use yolo::{Candidate, DecodeCounts, DecodeError, Decoder, DenseOutput, Layout};

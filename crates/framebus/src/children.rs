@@ -110,9 +110,9 @@ impl Child {
         }
     }
 
-    /// How long it has been running.
-    pub(crate) fn alive_ns(&self) -> u64 {
-        clock::monotonic_ns().saturating_sub(self.started_ns)
+    /// When it was started, CLOCK_MONOTONIC.
+    pub(crate) fn started_ns(&self) -> u64 {
+        self.started_ns
     }
 
     /// How it ended, once it has.
@@ -136,6 +136,16 @@ impl Child {
     /// of that is a second wish to stop, and a second wish aborts.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Tells it that the configuration has changed.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Ends it, also when it is stopped or hangs.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
     }
 
     fn signal(&self, signal: Signal) {
@@ -295,7 +305,9 @@ impl Exit {
     pub(crate) fn kind(&self) -> Kind {
         match self.code() {
             Some(78) => Kind::Config,
+            Some(75) => Kind::Changed,
             Some(69) => Kind::Unavailable,
+            Some(64) => Kind::Usage,
             _ => Kind::Bug,
         }
     }
@@ -309,6 +321,7 @@ impl Exit {
                     64 => " (wrong arguments)",
                     69 => " (something needed is unavailable)",
                     70 | 101 => " (a bug)",
+                    75 => " (its configuration changed)",
                     78 => " (configuration)",
                     _ => "",
                 };

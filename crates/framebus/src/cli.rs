@@ -21,6 +21,8 @@ Start here:
   framebus top                               watch it from another terminal
   framebus trace -o trace.json               where do the milliseconds go?
   framebus bench                             how fast is this machine?
+  framebus doctor                            what is wrong with it, and what to do?
+  framebus bundle                            pack that for somebody who helps
 
 Exit codes: 0 done or asked to stop, 64 wrong arguments, 69 something needed is
 unavailable, 70 a bug, 78 the configuration or a file that it names is wrong.
@@ -37,13 +39,18 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Up(crate::cmd::up::Args),
     Check(crate::cmd::check::Args),
+    Doctor(crate::cmd::doctor::Args),
+    Bundle(crate::cmd::bundle::Args),
     Detect(crate::cmd::detect::Args),
     Tap(crate::cmd::tap::Args),
     Status(crate::cmd::status::Args),
     Top(crate::cmd::top::Args),
+    Reload(crate::cmd::reload::Args),
     Trace(crate::cmd::trace::Args),
     Models(crate::cmd::models::Args),
     Bench(Box<crate::cmd::bench::Args>),
     Completions(crate::cmd::completions::Args),
     Man(crate::cmd::completions::ManArgs),
+    #[command(hide = true)]
+    Systemd(crate::cmd::systemd::Args),
 }

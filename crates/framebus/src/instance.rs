@@ -1,15 +1,16 @@
 //! Which instance a command speaks of, and being its only supervisor.
 
 use framebus_bus::{Bus, Domain, Limits};
+use framebus_config::Config;
 use framebus_service::{Failure, Kind, OrFail, Shutdown};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where `framebus up` finds its configuration when nothing is said.
-const DEFAULT_CONFIG: &str = "/etc/framebus/framebus.toml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/framebus/framebus.toml";
 /// Somebody who only looks holds the lock for less than this.
 const PROBE: Duration = Duration::from_millis(20);
 
@@ -31,15 +32,20 @@ pub(crate) struct Where {
 impl Where {
     /// The instance's domain.
     pub(crate) fn domain(&self) -> Result<Domain, Failure> {
+        self.find().map(|(domain, _)| domain)
+    }
+
+    /// The instance's domain and, where a file was named, its configuration.
+    pub(crate) fn find(&self) -> Result<(Domain, Option<Config>), Failure> {
         let named = self.instance.is_some() || self.root.is_some();
         let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| !named && file.exists());
         if let Some(file) = self.config.clone().or_else(default) {
             let config = framebus_config::load(&file).or_fail(Kind::Config)?;
-            return Ok(framebus_service::domain(&config)?);
+            return Ok((framebus_service::domain(&config)?, Some(config)));
         }
         let root = self.root.clone().unwrap_or_else(Domain::default_root);
         let instance = self.instance.as_deref().unwrap_or("default");
-        Ok(Domain::new(instance, &root, Limits::default())?)
+        Ok((Domain::new(instance, &root, Limits::default())?, None))
     }
 }
 
@@ -123,6 +129,11 @@ fn is_stopped(domain: &Domain) -> bool {
     matches!(probe(domain), Probe::Free(_))
 }
 
+/// Whether `framebus up` runs the instance.
+pub(crate) fn is_supervised(domain: &Domain) -> bool {
+    matches!(probe(domain), Probe::Held)
+}
+
 fn lock_file(domain: &Domain) -> PathBuf {
     domain.folder().join("up.lock")
 }
@@ -144,7 +155,9 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock in the domain's folder, which the bus has made.
+    /// Takes the lock in the domain's folder, which is made where it is not there; to be
+    /// called before the bus is opened. Whoever clears up after the instance before
+    /// holds the lock, and takes the folder away.
     pub(crate) fn take(domain: &Domain) -> Result<Self, Failure> {
         let path = lock_file(domain);
         let failed = |error: std::io::Error| Failure {
@@ -153,7 +166,17 @@ impl Lock {
         };
         const TRIES: u32 = 10;
         for left in (0..TRIES).rev() {
-            let file = open(&path).map_err(failed)?;
+            let file = match open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && left > 0 => {
+                    DirBuilder::new()
+                        .mode(0o700)
+                        .recursive(true)
+                        .create(domain.folder())
+                        .map_err(failed)?;
+                    continue;
+                }
+                file => file.map_err(failed)?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 // It may be somebody who only looks whether one runs.
@@ -234,7 +257,6 @@ mod tests {
     fn the_second_supervisor_is_refused_until_the_first_has_gone() {
         let root = tempfile::tempdir_in("/tmp").expect("temp dir");
         let domain = Domain::new("a", root.path(), Limits::default()).expect("valid");
-        std::fs::create_dir(domain.folder()).expect("folder");
         let first = Lock::take(&domain).expect("free");
         let refused = Lock::take(&domain).expect_err("taken");
         assert_eq!(refused.kind, Kind::Unavailable);

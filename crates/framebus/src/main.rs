@@ -4,10 +4,13 @@
 //! [`screen`], which live with a reader that has gone (`framebus tap | head`).
 
 mod annotate;
-mod backoff;
+mod applied;
+mod bounded;
+mod changes;
 mod children;
 mod cli;
 mod cmd;
+mod control;
 mod instance;
 mod latency;
 mod out;
@@ -17,7 +20,9 @@ mod screen;
 mod stats;
 mod supervisor;
 mod table;
+mod unit;
 mod viewer;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,6 @@
 
 use crate::latency::{self, Latency};
 use crate::stats::{CAPTURE_DROPS, Collector, INFER_DROPS, Track};
-use crate::supervisor::child_name;
 use crate::table::{Column, NONE, causes, figure, fits, fitted, pair, size};
 use framebus_types::{Counter, Detection, Role, Stage, State, text};
 use std::fmt::Write;
@@ -17,27 +16,23 @@ pub(crate) struct Camera<'a> {
 }
 
 impl<'a> Camera<'a> {
-    /// The supervisor knows best when a process is not there, capture what its
-    /// source does, inference whether frames can be used.
+    /// Capture says what the source does, inference whether frames can be used; the
+    /// worse of both is the camera's state.
     pub(crate) fn new(collector: &'a Collector, name: &str, now_ns: u64) -> Self {
         let capture = collector.track(Role::Capture, name);
         let infer = collector.track(Role::InferCamera, name);
-        let child = collector.track(Role::Child, &child_name("capture", name));
-        let child =
-            child.map(|track| track.state(now_ns)).filter(|(state, _)| *state != State::Live);
-        let fault = |track: &Track| {
-            let (state, reason) = track.state(now_ns);
-            matches!(state, State::Degraded | State::Stalled | State::Offline)
-                .then(|| (state, format!("inference: {reason}")))
+        let (state, reason) = collector
+            .process_state(Role::Capture, name, now_ns)
+            .unwrap_or((State::Starting, String::new()));
+        let inference = match state {
+            State::Live | State::Degraded | State::Starting => inference(collector, infer, now_ns),
+            _ => None,
         };
-        let (state, reason) = match (child, capture.map(|track| track.state(now_ns))) {
-            (Some(child), Some((_, why))) if child.1.is_empty() && !why.is_empty() => {
-                (child.0, why)
+        let (state, reason) = match inference {
+            Some((worse, why)) if severity(worse) > severity(state) => {
+                (worse, format!("inference: {why}"))
             }
-            (Some(child), _) => child,
-            (None, Some((State::Live, why))) => infer.and_then(fault).unwrap_or((State::Live, why)),
-            (None, Some(capture)) => capture,
-            (None, None) => (State::Starting, String::new()),
+            _ => (state, reason),
         };
         Self { name: name.to_owned(), state, reason, capture, infer }
     }
@@ -106,6 +101,33 @@ impl<'a> Camera<'a> {
             pair(age.quantile_ms(0.5), age.quantile_ms(0.99)),
             causes(&self.drops())
         )
+    }
+}
+
+/// What keeps inference from answering the frames of a camera. Without inference a
+/// camera is stalled: its frames come, and nothing becomes of them.
+fn inference(
+    collector: &Collector,
+    camera: Option<&Track>,
+    now_ns: u64,
+) -> Option<(State, String)> {
+    let (state, reason) = collector.process_state(Role::Infer, "infer", now_ns)?;
+    match state {
+        State::Offline | State::Stalled => Some((State::Stalled, reason)),
+        State::Starting => Some((State::Starting, reason)),
+        State::Live | State::Degraded => camera.map(|track| track.state(now_ns)),
+        State::Disabled | State::Ended | State::Stopping => None,
+    }
+}
+
+/// How far a state is from live.
+fn severity(state: State) -> u8 {
+    match state {
+        State::Degraded => 1,
+        State::Starting => 2,
+        State::Stalled => 3,
+        State::Offline => 4,
+        State::Live | State::Disabled | State::Ended | State::Stopping => 0,
     }
 }
 
@@ -191,7 +213,7 @@ pub(crate) fn stages(collector: &Collector, names: &[String], each: bool, width:
 /// the inference process describes them; why not, when it is not well.
 pub(crate) fn engine(collector: &Collector, now_ns: u64) -> Option<String> {
     let track = collector.track(Role::Infer, "infer")?;
-    let (state, reason) = track.state(now_ns);
+    let (state, reason) = collector.process_state(Role::Infer, "infer", now_ns)?;
     let detail = crate::out::plain(text::unpack(&track.latest().detail));
     Some(match (state, detail.as_str()) {
         (State::Live, detail) if !detail.is_empty() => format!("engine: {detail}"),
@@ -419,10 +441,23 @@ mod tests {
         collector.add(&health(Role::Child, "capture:a", State::Offline, "killed", &[]));
         let camera = Camera::new(&collector, "a", 1);
         assert_eq!((camera.state, camera.reason.as_str()), (State::Offline, "killed"));
+        collector.add(&health(Role::Infer, "infer", State::Live, "", &[]));
         collector.add(&health(Role::InferCamera, "b", State::Degraded, "x", &[]));
         collector.add(&health(Role::Capture, "b", State::Live, "", &[]));
         let camera = Camera::new(&collector, "b", 1);
         assert_eq!((camera.state, camera.reason.as_str()), (State::Degraded, "inference: x"));
+        let mut dead = health(Role::Child, "infer", State::Offline, "killed", &[]);
+        dead.updated_ns = 9_000_000_000;
+        collector.add(&dead);
+        let mut fresh = health(Role::Capture, "b", State::Live, "", &[]);
+        fresh.updated_ns = dead.updated_ns;
+        collector.add(&fresh);
+        let camera = Camera::new(&collector, "b", dead.updated_ns);
+        assert_eq!((camera.state, camera.reason.as_str()), (State::Stalled, "inference: killed"));
+        // A supervisor that is silent knows nothing any more; the processes do.
+        fresh.updated_ns += 9_000_000_000;
+        collector.add(&fresh);
+        assert!(collector.unwell_child("infer", "", fresh.updated_ns).is_none());
     }
 
     #[test]

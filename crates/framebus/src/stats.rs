@@ -9,8 +9,14 @@ use std::collections::{BTreeMap, VecDeque};
 const WINDOW_NS: u64 = 5_000_000_000;
 /// Records closer together than this give no rate, ns.
 const RATE_MIN_NS: u64 = 500_000_000;
-/// Processes report once a second; one that is silent this long is not well, ns.
-const SILENT_NS: u64 = 4_000_000_000;
+/// Processes report once a second: who has missed two reports is not well, ns. What
+/// is wrong must show within 5 s, of which `framebus status` takes half.
+const SILENT_NS: u64 = 2_500_000_000;
+/// A process that works makes progress many times a second; its reports say when it
+/// did last, to the second, ns.
+const IDLE_NS: u64 = 4_000_000_000;
+/// What ended in order is spoken of for so long, ns.
+const REMEMBERED_NS: u64 = 5_000_000_000;
 
 /// Counters that count lost frames, with the word for their cause.
 pub(crate) const CAPTURE_DROPS: [(Counter, &str); 4] = [
@@ -27,6 +33,14 @@ pub(crate) const INFER_DROPS: [(Counter, &str); 5] = [
     (Counter::Skipped, "skipped"),
     (Counter::Failed, "failed"),
 ];
+
+/// Name of a child's health record, as cut to its field: `capture:front`, `infer`.
+pub(crate) fn child_name(role: &str, name: &str) -> String {
+    if role == Role::Infer.as_str() {
+        return role.to_owned();
+    }
+    text::unpack(&text::pack::<32>(&format!("{role}:{name}"))).to_owned()
+}
 
 /// The records of all processes, newest first to be seen.
 #[derive(Debug, Default)]
@@ -59,6 +73,18 @@ impl Collector {
         self.tracks.is_empty()
     }
 
+    /// Drops what has stopped in order a while ago, and cameras that inference does not
+    /// speak of any more: a reload has taken them out.
+    pub(crate) fn forget_stopped(&mut self, now_ns: u64) {
+        let infers = self.track(Role::Infer, "infer").is_some_and(|t| !t.is_silent(now_ns));
+        self.tracks.retain(|(role, _), track| {
+            let record = track.latest();
+            let stopped = record.state == State::Stopping as u32
+                || (*role == Role::InferCamera && infers && track.is_silent(now_ns));
+            !stopped || now_ns.saturating_sub(record.updated_ns) < REMEMBERED_NS
+        });
+    }
+
     /// Names of all cameras that a process spoke of.
     pub(crate) fn cameras(&self) -> Vec<String> {
         let mut names: Vec<String> = self
@@ -67,9 +93,64 @@ impl Collector {
             .filter(|(role, _)| matches!(role, Role::Capture | Role::InferCamera))
             .map(|(_, name)| name.clone())
             .collect();
+        // One whose capture never came so far that it reported. Its name may be cut.
+        for (_, child) in self.tracks.keys().filter(|(role, _)| *role == Role::Child) {
+            let Some(camera) = child.strip_prefix("capture:") else { continue };
+            if !names.iter().any(|name| child_name("capture", name) == *child) {
+                names.push(camera.to_owned());
+            }
+        }
         names.sort();
         names.dedup();
         names
+    }
+
+    /// What the supervisor says of a child that is not live. `None` also when it is
+    /// silent itself: what the child says then counts.
+    pub(crate) fn unwell_child(
+        &self,
+        role: &str,
+        name: &str,
+        now_ns: u64,
+    ) -> Option<(State, String)> {
+        let track = self.track(Role::Child, &child_name(role, name))?;
+        (!track.is_silent(now_ns))
+            .then(|| track.state(now_ns))
+            .filter(|(state, _)| *state != State::Live)
+    }
+
+    /// State of what `track` is of.
+    pub(crate) fn state_of(
+        &self,
+        role: Role,
+        name: &str,
+        track: &Track,
+        now_ns: u64,
+    ) -> (State, String) {
+        match role {
+            Role::Capture | Role::Infer | Role::Sink => self.process_state(role, name, now_ns),
+            Role::InferCamera | Role::Child => None,
+        }
+        .unwrap_or_else(|| track.state(now_ns))
+    }
+
+    /// State of a capture, inference or sink process: the supervisor knows best when it
+    /// is not there, the process itself what it does.
+    pub(crate) fn process_state(
+        &self,
+        role: Role,
+        name: &str,
+        now_ns: u64,
+    ) -> Option<(State, String)> {
+        let track = self.track(role, name);
+        let own = track.map(|track| track.state(now_ns));
+        // Silence is that of its predecessor.
+        let says = track.filter(|track| !track.is_silent(now_ns)).and(own.as_ref());
+        match (self.unwell_child(role.as_str(), name, now_ns), says) {
+            (Some((state, why)), Some((_, said))) if why.is_empty() => Some((state, said.clone())),
+            (Some(child), _) => Some(child),
+            (None, _) => own,
+        }
     }
 }
 
@@ -145,16 +226,44 @@ impl Track {
         &self.window[self.window.len() - 1]
     }
 
-    /// State, and `Offline` when nothing was heard for a while.
+    /// The state that was reported, or what its absence says.
     pub(crate) fn state(&self, now_ns: u64) -> (State, String) {
         let record = self.latest();
         let state = State::try_from(record.state).unwrap_or(State::Degraded);
-        let silent_ns = now_ns.saturating_sub(record.updated_ns);
-        let over = matches!(state, State::Ended | State::Disabled | State::Stopping);
-        if silent_ns > SILENT_NS && !over {
-            return (State::Offline, format!("silent for {} s", silent_ns / 1_000_000_000));
+        self.lapse(now_ns)
+            .unwrap_or_else(|| (state, crate::out::plain(text::unpack(&record.reason))))
+    }
+
+    /// `Offline` when nothing was heard for a while, `Stalled` when reports come but
+    /// the process does nothing any more.
+    pub(crate) fn lapse(&self, now_ns: u64) -> Option<(State, String)> {
+        let record = self.latest();
+        let state = State::try_from(record.state).unwrap_or(State::Degraded);
+        if matches!(state, State::Ended | State::Disabled | State::Stopping) {
+            return None;
         }
-        (state, crate::out::plain(text::unpack(&record.reason)))
+        if self.is_silent(now_ns) {
+            let silent_s = now_ns.saturating_sub(record.updated_ns) / 1_000_000_000;
+            return Some((State::Offline, format!("silent for {silent_s} s")));
+        }
+        let idle_ns = self.idle_ns(now_ns);
+        let works = matches!(state, State::Live | State::Degraded);
+        (works && idle_ns > IDLE_NS).then(|| {
+            (State::Stalled, format!("hangs: no progress for {} s", idle_ns / 1_000_000_000))
+        })
+    }
+
+    /// Whether reports do not come any more.
+    pub(crate) fn is_silent(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.latest().updated_ns) > SILENT_NS
+    }
+
+    /// Time since the process did something; 0 while it has not said.
+    pub(crate) fn idle_ns(&self, now_ns: u64) -> u64 {
+        match self.latest().progress_ns {
+            0 => 0,
+            progress_ns => now_ns.saturating_sub(progress_ns),
+        }
     }
 
     /// Events per second over the last seconds.
@@ -280,5 +389,42 @@ mod tests {
         let track = Track::new(&record(7, S, 1, 1));
         assert_eq!(track.state(2 * S).0, State::Live);
         assert_eq!(track.state(10 * S), (State::Offline, "silent for 9 s".to_owned()));
+    }
+
+    #[test]
+    fn reports_without_progress_are_a_hang_except_while_nothing_is_claimed() {
+        let mut hanging = record(7, 20 * S, 1, 1);
+        hanging.progress_ns = 12 * S;
+        let said = Track::new(&hanging).state(20 * S);
+        assert_eq!(said, (State::Stalled, "hangs: no progress for 8 s".to_owned()));
+        hanging.state = State::Starting.into();
+        assert_eq!(Track::new(&hanging).state(20 * S).0, State::Starting);
+        assert_eq!(Track::new(&record(7, S, 1, 1)).idle_ns(9 * S), 0, "not said yet");
+    }
+
+    #[test]
+    fn cameras_are_those_that_somebody_speaks_of() {
+        let child = |name: &str, state: State| Health {
+            role: Role::Child.into(),
+            name: text::pack(&child_name("capture", name)),
+            state: state.into(),
+            updated_ns: S,
+            ..Health::default()
+        };
+        let long = "a-camera-with-a-name-of-31-byte";
+        let mut collector = Collector::default();
+        collector.add(&child("never-came", State::Offline));
+        collector.add(&child(long, State::Live));
+        collector.add(&Health { name: text::pack(long), ..record(7, S, 1, 1) });
+        assert_eq!(collector.cameras(), [long, "never-came"]);
+        collector.add(&Health {
+            name: text::pack("gone"),
+            state: State::Stopping.into(),
+            ..record(7, S, 1, 1)
+        });
+        collector.forget_stopped(2 * S);
+        assert_eq!(collector.cameras().len(), 3);
+        collector.forget_stopped(7 * S);
+        assert_eq!(collector.cameras(), [long, "never-came"]);
     }
 }

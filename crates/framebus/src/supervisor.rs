@@ -1,122 +1,44 @@
-//! Keeps the processes of an instance alive.
-//!
-//! One child per camera, one for inference, one per sink. What dies is started
-//! again after a growing wait; what cannot get better by trying again is not.
+//! Keeps the processes of an instance alive: one child per camera, one for inference,
+//! one per sink.
 
-use crate::backoff::{Backoff, jitter};
-use crate::children::{self, Child, Exit, OnLine};
+use crate::children::{self, OnLine};
 use crate::screen::Screen;
 use crate::stats::Collector;
-use framebus_config::{Config, JsonlPath, LogFormat, SinkKind, Source, Up};
-use framebus_service::{Failure, Kind, Vitals, clock};
-use framebus_types::{Counter, Role, State, text};
+use crate::unit::{Around, Duty, Phase, Unit};
+use framebus_config::{Config, Diff, LogFormat, Up};
+use framebus_service::{Failure, Vitals, clock};
+use framebus_types::{Role, State};
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a child does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Duty {
-    Capture {
-        camera: String,
-        from_file: bool,
-    },
-    Infer,
-    /// `prints`: to this process's standard output.
-    Sink {
-        prints: bool,
-    },
-}
-
-/// Where a child is in its life.
-enum Phase {
-    Waiting {
-        until_ns: u64,
-    },
-    Running(Box<Child>),
-    /// It came to its end: a capture's source, or the reader of a sink that prints.
-    Ended,
-    /// It failed in a way that trying again does not change.
-    Failed(Kind),
-    Stopped,
-}
-
-struct Unit {
-    duty: Duty,
-    /// As printed: `capture front`.
-    name: String,
-    program: PathBuf,
-    args: Vec<OsString>,
-    vitals: Arc<Vitals>,
-    backoff: Backoff,
-    phase: Phase,
-    was_live: bool,
-    reason: String,
-}
+/// Longer between two looks, and this process itself was stopped or starved, ns.
+const SLEPT_NS: u64 = 1_000_000_000;
 
 /// All children.
 pub(crate) struct Supervisor {
     units: Vec<Unit>,
+    /// Cameras that are switched off say so.
+    disabled: Vec<Arc<Vitals>>,
     up: Up,
+    /// `--config` and `--applied`, for every child.
+    common: Vec<OsString>,
     on_line: OnLine,
     screen: Arc<Screen>,
-    fatal: Option<Failure>,
-}
-
-/// Whether a sink writes to standard output.
-pub(crate) fn prints(kind: &SinkKind) -> bool {
-    matches!(kind, SinkKind::Jsonl { path: JsonlPath::Stdout, .. })
-}
-
-/// Name of a child's health record, as cut to its field.
-pub(crate) fn child_name(role: &str, name: &str) -> String {
-    text::unpack(&text::pack::<32>(&format!("{role}:{name}"))).to_owned()
+    looked_ns: u64,
+    awake_ns: u64,
 }
 
 impl Supervisor {
-    /// Plans the children; starts none.
-    pub(crate) fn new(config: &Config, screen: &Arc<Screen>) -> Result<Self, Failure> {
+    /// Plans the children; starts none. They read `applied`, a copy of what `config`
+    /// was made from.
+    pub(crate) fn new(
+        config: &Config,
+        applied: &Path,
+        screen: &Arc<Screen>,
+    ) -> Result<Self, Failure> {
         let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
-        let unit = |duty: Duty, program: &str, name: &str, extra: &[&str]| {
-            let (role, shown, record) = match duty {
-                Duty::Infer => ("infer", "infer".to_owned(), "infer".to_owned()),
-                Duty::Capture { .. } => {
-                    ("capture", format!("capture {name}"), child_name("capture", name))
-                }
-                Duty::Sink { .. } => ("sink", format!("sink {name}"), child_name("sink", name)),
-            };
-            let mut args: Vec<OsString> = vec!["--config".into(), file.clone().into()];
-            args.extend(extra.iter().map(OsString::from));
-            let vitals = Vitals::new(Role::Child, &record);
-            vitals.set_detail(role);
-            Ok::<_, Failure>(Unit {
-                duty,
-                name: shown,
-                program: children::find(program)?,
-                args,
-                vitals,
-                backoff: Backoff::new(config.up.restart_min_ms, config.up.restart_max_ms),
-                phase: Phase::Waiting { until_ns: 0 },
-                was_live: false,
-                reason: String::new(),
-            })
-        };
-        // Readers first, so that they miss nothing.
-        let mut units = Vec::new();
-        for sink in config.enabled_sinks() {
-            let name = sink.name.as_str();
-            let prints = prints(&sink.kind);
-            units.push(unit(Duty::Sink { prints }, "framebus-sink", name, &["--sink", name])?);
-        }
-        units.push(unit(Duty::Infer, "framebus-infer", "", &[])?);
-        for camera in config.enabled_cameras() {
-            let name = camera.name.as_str();
-            let from_file = matches!(camera.source, Source::File(_));
-            let duty = Duty::Capture { camera: name.to_owned(), from_file };
-            units.push(unit(duty, "framebus-capture", name, &["--camera", name])?);
-        }
         let (json, log) = (config.log.format == LogFormat::Json, screen.clone());
         // The live table shows what is well.
         let brief = screen.is_live() && std::env::var_os("FRAMEBUS_LOG").is_none();
@@ -127,59 +49,137 @@ impl Supervisor {
             // A prefix would break lines that a machine reads.
             if json { log.log(line) } else { log.log(&format!("[{name}] {line}")) }
         });
-        Ok(Self { units, up: config.up, on_line, screen: screen.clone(), fatal: None })
+        let mut supervisor = Self {
+            units: Vec::new(),
+            disabled: disabled(config),
+            up: config.up,
+            common: vec!["--config".into(), file.into(), "--applied".into(), applied.into()],
+            on_line,
+            screen: screen.clone(),
+            looked_ns: clock::monotonic_ns(),
+            awake_ns: 0,
+        };
+        // Readers first, so that they miss nothing.
+        let sinks = config.enabled_sinks().map(Duty::sink);
+        let captures = config.enabled_cameras().map(Duty::capture);
+        for duty in sinks.chain([Duty::Infer]).chain(captures) {
+            let unit = supervisor.unit(duty)?;
+            supervisor.units.push(unit);
+        }
+        Ok(supervisor)
     }
 
-    /// One record per child, for the health service.
+    fn unit(&self, duty: Duty) -> Result<Unit, Failure> {
+        let mut args = self.common.clone();
+        args.extend(duty.args());
+        Ok(Unit::new(duty.clone(), children::find(duty.program())?, args, &self.up))
+    }
+
+    /// One record per child and switched-off camera, for the health service.
     pub(crate) fn vitals(&self) -> Vec<Arc<Vitals>> {
-        self.units.iter().map(|unit| unit.vitals.clone()).collect()
+        let children = self.units.iter().map(|unit| unit.vitals.clone());
+        children.chain(self.disabled.iter().cloned()).collect()
     }
 
-    /// Starts what should run, notices what has died.
-    pub(crate) fn tick(&mut self, collector: &Collector) {
+    /// Children that there are, whatever their state.
+    pub(crate) fn count(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Starts what should run, notices what has died or hangs. Returns whether a state
+    /// has changed.
+    ///
+    /// # Errors
+    /// Why nothing can go on.
+    pub(crate) fn tick(&mut self, collector: &Collector) -> Result<bool, Failure> {
         let now_ns = clock::monotonic_ns();
+        if now_ns.saturating_sub(self.looked_ns) > SLEPT_NS {
+            self.awake_ns = now_ns;
+        }
+        self.looked_ns = now_ns;
+        let around = Around {
+            collector,
+            screen: &self.screen,
+            on_line: &self.on_line,
+            up: &self.up,
+            now_ns,
+            awake_ns: self.awake_ns,
+        };
+        let mut changed = false;
         for unit in &mut self.units {
-            match &mut unit.phase {
-                Phase::Waiting { until_ns } if *until_ns <= now_ns => unit.start(&self.on_line),
-                Phase::Running(child) => {
-                    let (pid, exit) = (child.pid(), child.exited());
-                    let reported = collector
-                        .tracks()
-                        .filter(|(role, ..)| *role != Role::Child)
-                        .find(|(_, _, track)| track.latest().pid == pid);
-                    if let Some((_, _, track)) = reported
-                        && exit.is_none()
-                    {
-                        unit.was_live |= track.latest().state == State::Live as u32;
-                        unit.vitals.set_state(State::Live, "");
-                    }
-                    if let Some(exit) = exit {
-                        let alive_ns = child.alive_ns();
-                        unit.died(&exit, alive_ns, collector, &self.screen, &mut self.fatal);
-                    }
-                }
-                _ => {}
+            let before = unit.vitals.state();
+            unit.tick(&around)?;
+            changed |= unit.vitals.state() != before;
+        }
+        self.units.retain(|unit| !matches!(unit.phase, Phase::Stopped));
+        Ok(changed)
+    }
+
+    /// Takes over a changed configuration, which the children find in the applied copy:
+    /// what is concerned is started, stopped or started again, the rest goes on.
+    /// Inference takes cameras and sinks over in place. What had failed for good is
+    /// tried again.
+    ///
+    /// # Errors
+    /// When a program is missing; nothing has been changed then.
+    pub(crate) fn reload(&mut self, config: &Config, diff: &Diff) -> Result<(), Failure> {
+        let mut added = Vec::new();
+        let is_in = |names: &[String], duty: &Duty| names.iter().any(|name| name == duty.name());
+        let sinks = config.enabled_sinks().map(Duty::sink);
+        let captures = config.enabled_cameras().map(Duty::capture);
+        let duties: Vec<Duty> = sinks.chain(captures).collect();
+        for duty in &duties {
+            let here = self.units.iter().any(|unit| unit.name == duty.shown());
+            if !here {
+                added.push(self.unit(duty.clone())?);
             }
         }
-    }
-
-    /// Why nothing can go on, once.
-    pub(crate) fn take_fatal(&mut self) -> Option<Failure> {
-        self.fatal.take()
+        self.up = config.up;
+        self.disabled = disabled(config);
+        for unit in &mut self.units {
+            let (gone, changed) = match unit.duty.role() {
+                Role::Capture => (&diff.cameras_removed, &diff.cameras_changed),
+                Role::Sink => (&diff.sinks_removed, &diff.sinks_changed),
+                _ => {
+                    match &unit.phase {
+                        _ if diff.model => unit.renew(&self.up),
+                        Phase::Running(child) => child.hang_up(),
+                        Phase::Failed(_) => unit.renew(&self.up),
+                        _ => {}
+                    }
+                    continue;
+                }
+            };
+            if is_in(gone, &unit.duty) {
+                unit.retire(&self.up);
+                continue;
+            }
+            let wanted = duties.iter().find(|duty| duty.shown() == unit.name);
+            let leaves = matches!(unit.phase, Phase::Leaving { again: false, .. });
+            let renewed = is_in(changed, &unit.duty)
+                || matches!(unit.phase, Phase::Failed(_))
+                || (leaves && wanted.is_some());
+            if let Some(duty) = wanted.filter(|_| renewed) {
+                unit.duty = duty.clone();
+                unit.renew(&self.up);
+            }
+        }
+        self.units.extend(added);
+        Ok(())
     }
 
     /// Whether no camera will deliver anything any more.
     pub(crate) fn cameras_over(&self) -> bool {
         self.units
             .iter()
-            .filter(|unit| matches!(unit.duty, Duty::Capture { .. }))
+            .filter(|unit| unit.duty.role() == Role::Capture)
             .all(|unit| matches!(unit.phase, Phase::Ended | Phase::Failed(_)))
     }
 
     /// Whether the reader of what a sink prints has gone (`framebus up | head`).
     pub(crate) fn reader_gone(&self) -> bool {
         self.units.iter().any(|unit| {
-            matches!((&unit.duty, &unit.phase), (Duty::Sink { prints: true }, Phase::Ended))
+            matches!((&unit.duty, &unit.phase), (Duty::Sink { prints: true, .. }, Phase::Ended))
         })
     }
 
@@ -198,15 +198,10 @@ impl Supervisor {
     /// `drain_s`, so that results of the last frames still reach the sinks.
     pub(crate) fn stop(&mut self, mut meanwhile: impl FnMut()) {
         let bound = Duration::from_secs_f64(self.up.drain_s);
-        let groups: [fn(&Duty) -> bool; 3] = [
-            |duty| matches!(duty, Duty::Capture { .. }),
-            |duty| *duty == Duty::Infer,
-            |duty| matches!(duty, Duty::Sink { .. }),
-        ];
-        for group in groups {
-            let units = self.units.iter_mut().filter(|unit| group(&unit.duty));
+        for role in [Role::Capture, Role::Infer, Role::Sink] {
+            let units = self.units.iter_mut().filter(|unit| unit.duty.role() == role);
             let running = units.filter_map(|unit| match &mut unit.phase {
-                Phase::Running(child) => {
+                Phase::Running(child) | Phase::Leaving { child, .. } => {
                     unit.vitals.set_state(State::Stopping, "");
                     Some((unit.name.as_str(), &mut **child))
                 }
@@ -218,144 +213,18 @@ impl Supervisor {
                     self.up.drain_s
                 ));
             }
-            for unit in self.units.iter_mut().filter(|unit| group(&unit.duty)) {
-                if matches!(unit.phase, Phase::Running(_) | Phase::Waiting { .. }) {
-                    unit.phase = Phase::Stopped;
-                }
-            }
         }
+        self.units.clear();
     }
 }
 
-impl Unit {
-    fn start(&mut self, on_line: &OnLine) {
-        // A sink may print results there; the others print nothing.
-        let stdout = match self.duty {
-            Duty::Sink { .. } => Stdio::inherit(),
-            _ => Stdio::null(),
-        };
-        match Child::start(&self.name, &self.program, &self.args, stdout, on_line.clone()) {
-            Ok(child) => {
-                self.vitals.set_pid(child.pid());
-                self.vitals.set_state(State::Starting, "");
-                self.phase = Phase::Running(Box::new(child));
-            }
-            Err(error) => {
-                self.wait(0, &error.to_string());
-            }
-        }
-    }
-
-    /// Waits before the next start.
-    fn wait(&mut self, alive_ns: u64, reason: &str) -> u64 {
-        let now_ns = clock::monotonic_ns();
-        let delay_ms = self.backoff.delay_ms(alive_ns, jitter(now_ns));
-        self.vitals.add(Counter::Restarts, 1);
-        self.vitals.set_state(State::Offline, &format!("{reason}; starting it again"));
-        // The state's reason goes with the next start; this stays.
-        self.vitals.set_detail(&format!("last end: {reason}"));
-        self.phase = Phase::Waiting { until_ns: now_ns + delay_ms * 1_000_000 };
-        delay_ms
-    }
-
-    /// An error without who said it: that stands beside it.
-    fn without_name(&self, reason: String) -> String {
-        let (role, camera) = match &self.duty {
-            Duty::Capture { camera, .. } => ("capture: ", format!("camera {camera}: ")),
-            Duty::Infer => ("infer: ", String::new()),
-            Duty::Sink { .. } => ("sink: ", String::new()),
-        };
-        let reason = reason.strip_prefix(role).unwrap_or(&reason);
-        reason.strip_prefix(camera.as_str()).unwrap_or(reason).to_owned()
-    }
-
-    fn died(
-        &mut self,
-        exit: &Exit,
-        alive_ns: u64,
-        collector: &Collector,
-        screen: &Screen,
-        fatal: &mut Option<Failure>,
-    ) {
-        let reason = self.without_name(exit.reason());
-        let for_good = match &self.duty {
-            // A sink ends by itself only when nobody reads what it prints.
-            Duty::Capture { .. } | Duty::Sink { prints: true } if exit.success() => {
-                self.vitals.set_state(State::Ended, "");
-                self.phase = Phase::Ended;
-                return;
-            }
-            // A file that could not be read does not get better.
-            Duty::Capture { camera, from_file } => {
-                let published = collector
-                    .track(Role::Capture, camera)
-                    .is_some_and(|track| track.total(Counter::Published) > 0);
-                *from_file && exit.kind() == Kind::Unavailable && !published
-            }
-            Duty::Infer => exit.kind() == Kind::Unavailable && !self.was_live,
-            Duty::Sink { .. } => false,
-        };
-        self.reason.clone_from(&reason);
-        if for_good || exit.kind() == Kind::Config {
-            self.vitals.set_state(State::Offline, &reason);
-            self.phase = Phase::Failed(exit.kind());
-            if self.duty == Duty::Infer {
-                *fatal = Some(Failure::message(exit.kind(), &reason));
-            } else {
-                screen.log(&format!("{} is not started again: {}", self.name, exit.how()));
-            }
-            return;
-        }
-        let delay_ms = self.wait(alive_ns, &reason);
-        screen.log(&format!(
-            "{} died ({}); starting it again in {:.1} s",
-            self.name,
-            exit.how(),
-            delay_ms as f64 / 1e3
-        ));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sink(prints: bool, script: &str) -> Supervisor {
-        let unit = Unit {
-            duty: Duty::Sink { prints },
-            name: "sink a".to_owned(),
-            program: "/bin/sh".into(),
-            args: vec!["-c".into(), script.into()],
-            vitals: Vitals::new(Role::Child, "sink:a"),
-            backoff: Backoff::new(60_000, 60_000),
-            phase: Phase::Waiting { until_ns: 0 },
-            was_live: false,
-            reason: String::new(),
-        };
-        let up = Up { restart_min_ms: 60_000, restart_max_ms: 60_000, drain_s: 1.0 };
-        let on_line: OnLine = Arc::new(|_, _| {});
-        Supervisor { units: vec![unit], up, on_line, screen: Screen::new(true), fatal: None }
-    }
-
-    /// Runs the only child to its end; whether a reader is taken for gone.
-    fn ended(mut supervisor: Supervisor) -> bool {
-        let collector = Collector::default();
-        supervisor.tick(&collector);
-        assert!(matches!(supervisor.units[0].phase, Phase::Running(_)));
-        while matches!(supervisor.units[0].phase, Phase::Running(_)) {
-            supervisor.tick(&collector);
-            let _ = framebus_service::Shutdown::new().wait(Duration::from_millis(5));
-        }
-        let again = matches!(supervisor.units[0].phase, Phase::Waiting { .. });
-        assert_ne!(again, supervisor.reader_gone(), "started again, or over");
-        supervisor.reader_gone()
-    }
-
-    #[test]
-    fn only_a_sink_that_prints_and_ends_well_says_that_its_reader_has_gone() {
-        assert!(ended(sink(true, "exit 0")));
-        assert!(!ended(sink(true, "exit 69")));
-        assert!(!ended(sink(true, "kill -9 $$")));
-        assert!(!ended(sink(false, "exit 0")));
-    }
+/// Records of the cameras that are switched off.
+fn disabled(config: &Config) -> Vec<Arc<Vitals>> {
+    let off = config.cameras.iter().filter(|camera| !camera.enabled);
+    off.map(|camera| {
+        let vitals = Vitals::new(Role::Capture, camera.name.as_str());
+        vitals.set_state(State::Disabled, "");
+        vitals
+    })
+    .collect()
 }

@@ -1,9 +1,9 @@
 //! Keys of `[[camera]]`.
 
 use super::{Default, Key, Kind, MS, S, key};
-use crate::model::{Delivery, Pace, RtspTransport};
+use crate::model::{Checks, Delivery, Pace, RtspTransport};
 
-pub(super) static CAMERA: [Key; 28] = [
+pub(super) static CAMERA: [Key; 36] = [
     key("name", Kind::Name { max_bytes: 31 }, Default::Required("name = \"front\""))
         .doc("Unique name.", "It appears in results, logs and metrics.")
         .also(&["id", "label", "title"]),
@@ -199,4 +199,68 @@ pub(super) static CAMERA: [Key; 28] = [
             "The longest time for which something that moves can go unseen.",
         )
         .also(&["idle_max", "idle_interval_s", "max_idle_s"]),
+    key("picture_checks", Kind::Word(Checks::NAMES), Default::Word("auto"))
+        .doc(
+            "\"on\": the pictures and their time stamps are checked; while something is wrong the \
+             camera is degraded, the state says why, and frames carry a flag. \"auto\": on for \
+             rtsp, v4l2 and gst sources that are not delivered every-frame. Pictures (JPEG, PNG) \
+             are never checked.",
+            "A camera that shows the same picture for days looks alive to everything else. Files \
+             and test patterns may stand still and be black on purpose.",
+        )
+        .also(&["checks", "picture_check", "tamper", "health_checks"]),
+    key("frozen_s", Kind::Float { min: 0.0, max: 3600.0, unit: S }, Default::Float(10.0))
+        .doc(
+            "So long the same picture, and the camera is frozen; 0 never.",
+            "A sensor always has noise, so that even a still scene never repeats exactly. Where the \
+             camera's encoder goes on, it draws the picture anew at each key frame: only more \
+             distant key frames let this see that the sensor behind it hangs.",
+        )
+        .also(&["freeze_s", "frozen", "freeze", "frozen_seconds"]),
+    key(
+        "uniform_contrast",
+        Kind::Float { min: 0.0, max: 128.0, unit: "steps of luma" },
+        Default::Float(3.0),
+    )
+    .doc(
+        "A picture whose brightness varies less (standard deviation, in steps of 8-bit luma) is \
+         black, white or of one colour; 0 never.",
+        "A dim room at night is at 10 and more, a cap on the lens at 1.",
+    )
+    .also(&["black", "uniform", "min_contrast", "black_contrast"]),
+    key("corrupt_area", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.01))
+        .doc(
+            "Share of the picture, 0 to 1, that has the green of missing data before it counts as \
+             corrupt; 0 never. What the decoder reports counts in any case.",
+            "Decoders leave zeros where data is missing; no camera sends that green.",
+        )
+        .also(&["green", "green_area", "corrupt"]),
+    key("blur_drop", Kind::Float { min: 0.0, max: 0.99, unit: "" }, Default::Float(0.6))
+        .doc(
+            "Share of its usual detail, 0 to 0.99, that most of the picture must have lost before \
+             it counts as blurred or covered; 0 never.",
+            "Usual is what the camera showed in the minutes before: dusk is no fault. A scene that \
+             changed for good is accepted within an hour.",
+        )
+        .also(&["blur", "blurred", "covered", "defocus"]),
+    key("time_jump_s", Kind::Float { min: 0.0, max: 3600.0, unit: S }, Default::Float(2.0))
+        .doc(
+            "Time stamps that go back, or ahead of the clock, by more than this have jumped; 0 never.",
+            "Recordings and whoever compares cameras by time stamps want to know.",
+        )
+        .also(&["jump_s", "timestamp_jump_s"]),
+    key("late_s", Kind::Float { min: 0.0, max: 3600.0, unit: S }, Default::Float(3.0))
+        .doc(
+            "Frames that come so much later after their time stamps than at best are late; 0 never. \
+             Not applied with idle_gate and with delivery = \"every-frame\".",
+            "A decoder that is too slow falls behind unnoticed, ever further.",
+        )
+        .also(&["late", "lag_s", "max_lag_s"]),
+    key("fault_hold_s", Kind::Float { min: 0.0, max: 60.0, unit: S }, Default::Float(2.0))
+        .doc(
+            "A uniform, blurred or late picture counts after so long, and every fault ends when it \
+             has been gone for so long.",
+            "Cameras go black for a second when they change between day and night.",
+        )
+        .also(&["fault_s", "uniform_s", "blur_s"]),
 ];

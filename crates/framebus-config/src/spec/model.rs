@@ -3,7 +3,7 @@
 use super::{Default, Key, Kind, key};
 use crate::model::{Mode, Precision};
 
-pub(super) static MODEL: [Key; 13] = [
+pub(super) static MODEL: [Key; 14] = [
     key("path", Kind::Path, Default::Required("path = \"../.framebus/models/yolov8n.onnx\""))
         .doc(
             "The ONNX file of a YOLOv8 detection model; `framebus models fetch` brings one.",
@@ -66,6 +66,14 @@ pub(super) static MODEL: [Key; 13] = [
              stall. On an idle machine it changes nothing.",
         )
         .also(&["niceness", "priority", "renice"]),
+    key("timeout_ms", Kind::Int { min: 100, max: 600_000, unit: super::MS }, Default::Int(2000))
+        .doc(
+            "An engine that does not answer a batch within this, or within ten times what it \
+             usually takes, hangs: the batch's frames fail and inference starts again.",
+            "Seconds would be a long silence; the first batch after a start may take ten times \
+             as long.",
+        )
+        .also(&["timeout", "timeout_s", "infer_timeout_ms", "watchdog_ms"]),
     key("confidence", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.25))
         .doc(
             "Least score of a detection, 0 to 1.",

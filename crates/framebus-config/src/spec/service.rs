@@ -56,7 +56,7 @@ pub(super) static BUS: [Key; 4] = [
         .also(&["buffer", "queue", "buffer_size", "queue_size"]),
 ];
 
-pub(super) static UP: [Key; 3] = [
+pub(super) static UP: [Key; 5] = [
     key("restart_min_ms", Kind::Int { min: 10, max: 60_000, unit: MS }, Default::Int(250))
         .doc(
             "Wait before a process that died is started again; it doubles with each failure.",
@@ -69,6 +69,20 @@ pub(super) static UP: [Key; 3] = [
             "A broken camera must not fill the log, and must come back soon once mended.",
         )
         .also(&["max_backoff_ms"]),
+    key("breaker_s", Kind::Float { min: 1.0, max: 3600.0, unit: S }, Default::Float(60.0))
+        .doc(
+            "Time between attempts to start a process that has failed eight times in a row \
+             without working for three seconds.",
+            "What has failed that often needs somebody; it is tried on in case it heals.",
+        )
+        .also(&["breaker_ms", "circuit_breaker_s", "give_up_s"]),
+    key("hang_s", Kind::Float { min: 0.0, max: 3600.0, unit: S }, Default::Float(10.0))
+        .doc(
+            "A process that says nothing, or makes no progress, for so long is killed and \
+             started again; 0 means never.",
+            "Processes report once a second; while one starts, twelve times as long.",
+        )
+        .also(&["watchdog_s", "hang_timeout_s", "hang_ms"]),
     key("drain_s", Kind::Float { min: 0.1, max: 60.0, unit: S }, Default::Float(5.0))
         .doc(
             "Time that processes have to finish after SIGTERM before they are killed.",

@@ -13,7 +13,10 @@ struct Play {
 
 impl Play {
     fn new(policies: &[Policy], bounds: Bounds) -> Self {
-        let mut scheduler = Scheduler::new(policies, bounds);
+        let mut scheduler = Scheduler::new(bounds);
+        for (number, &policy) in policies.iter().enumerate() {
+            assert_eq!(scheduler.add(policy), number);
+        }
         scheduler.lane_ready(0);
         scheduler.lane_ready(1);
         Self { scheduler, now_ns: 1 }
@@ -337,4 +340,22 @@ fn draining_leaves_nothing() {
     assert_eq!(play.scheduler.drain(), [Left { camera: 1, frame: 7 }]);
     assert!(!play.scheduler.is_working_on(1));
     assert_eq!(play.frames(), None);
+}
+
+#[test]
+fn a_camera_that_goes_keeps_its_number_until_its_last_answer() {
+    let mut play = Play::new(&[LIVE; 2], FOUR);
+    play.offer(0, 1);
+    assert_eq!(play.frames(), Some(vec![1]));
+    play.offer(0, 2);
+    assert_eq!(play.scheduler.remove(0), Some(Left { camera: 0, frame: 2 }));
+    assert!(!play.scheduler.wants(0) && play.scheduler.is_working_on(0));
+    assert_eq!(play.scheduler.add(CLIP), 2);
+    play.done(0);
+    assert_eq!(play.scheduler.add(LIVE), 0);
+    play.offer(0, 3);
+    play.offer(1, 4);
+    let tickets: Vec<u64> = (0..2).flat_map(|_| play.next().0).map(|job| job.ticket).collect();
+    assert_eq!(tickets, [0, 0]);
+    assert_eq!(play.scheduler.remove(1), None);
 }

@@ -8,20 +8,24 @@ use framebus_engine::{
     Precision, Shape, ShapePolicy, StageTimes, Thresholds,
 };
 use framebus_infer::camera::camera_vitals;
+use framebus_infer::ledger::Ledger;
 use framebus_infer::publish::Results;
 use framebus_infer::scheduler::Policy;
-use framebus_infer::{Parts, Source, run};
+use framebus_infer::{End, Parts, Source, run};
 use framebus_service::{Failure, Shutdown, Vitals, clock};
 use framebus_types::{Counter, Fourcc, FrameHeader, Outcome, Reason, Role, text};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Longest wait for anything: a test that hangs fails instead.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A played engine that takes longer hangs; its first batch may take ten times as long.
+pub const TIMEOUT: Duration = Duration::from_millis(300);
 pub const WIDE: Shape = Shape { height: 384, width: 640 };
 pub const LIVE: Policy = Policy { weight: 1, max_age_ns: 0, every_frame: false };
 pub const CLIP: Policy = Policy { every_frame: true, ..LIVE };
@@ -175,16 +179,23 @@ impl World {
         let results = reader.result_subscriber("reader").expect("results");
         let (domain, stop, infer) = (self.domain.clone(), shutdown.clone(), process.clone());
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let body = move || -> Result<(), Failure> {
+        let (change, changed) = std::sync::mpsc::channel();
+        let body = move || -> Result<End, Failure> {
             let bus = Bus::open(&domain, "infer")?;
             let info = engine.info();
             let publisher = bus.result_publisher(stop.flag())?;
-            let vitals = sources.iter().map(|source| source.vitals.clone()).collect();
+            let (ledger, legacy) = Ledger::open(&domain.folder()).expect("a ledger");
+            let mut results = Results::new(publisher, ledger);
+            results.answer_orphans(&legacy, |name| {
+                let known = sources.iter().find(|source| source.name == name);
+                known.map_or_else(|| camera_vitals(name), |source| source.vitals.clone())
+            });
+            results.loaded(&info);
             run(
                 Parts {
                     bus: &bus,
                     engine: Box::new(PlayedEngine(info.clone(), engine)),
-                    results: Results::new(publisher, vitals, &info),
+                    results,
                     sources,
                     thresholds: Thresholds {
                         confidence: 0.25,
@@ -195,6 +206,9 @@ impl World {
                     process: infer,
                     shutdown: stop,
                     progress: Arc::new(AtomicBool::new(false)),
+                    timeout: TIMEOUT,
+                    restarted: None,
+                    changed: Box::new(move || changed.try_recv().ok()),
                 },
                 move || ready.send(()).expect("the test waits"),
             )
@@ -202,7 +216,15 @@ impl World {
         let thread = std::thread::Builder::new().name("taker".to_owned()).spawn(body);
         let thread = thread.expect("a thread");
         is_ready.recv_timeout(PATIENCE).expect("the pipeline starts");
-        Pipeline { thread: Some(thread), results, _reader: reader, process, vitals, shutdown }
+        Pipeline {
+            thread: Some(thread),
+            results,
+            _reader: reader,
+            process,
+            vitals,
+            shutdown,
+            change,
+        }
     }
 
     /// A camera's publisher for frames of `width` x `height`.
@@ -219,6 +241,14 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if self.root.is_some() {
+            // Threads that hung in a played engine may still be on their way out.
+            let patience = Shutdown::new();
+            for _ in 0..200 {
+                if !self.domain.in_use() {
+                    break;
+                }
+                let _ = patience.wait(Duration::from_millis(10));
+            }
             let _ = self.domain.remove_leftovers();
         }
     }
@@ -236,12 +266,14 @@ pub fn source(name: &str, policy: Policy) -> Source {
 
 /// A running pipeline and what it publishes.
 pub struct Pipeline {
-    thread: Option<JoinHandle<Result<(), Failure>>>,
+    thread: Option<JoinHandle<Result<End, Failure>>>,
     results: ResultSubscriber,
     _reader: Bus,
     pub process: Arc<Vitals>,
     pub vitals: Vec<Arc<Vitals>>,
     pub shutdown: Shutdown,
+    /// Takes the cameras from now on.
+    pub change: Sender<Result<Vec<Source>, Failure>>,
 }
 
 /// A result as it was received.
@@ -294,8 +326,18 @@ impl Pipeline {
         })
     }
 
+    /// Waits for its own end, `false` when it does not come within `limit`.
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let looks = limit.as_millis() / 5;
+        let patience = Shutdown::new();
+        (0..looks).any(|_| {
+            let _ = patience.wait(Duration::from_millis(5));
+            self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+        })
+    }
+
     /// Stops it and answers how it ended and what it published last.
-    pub fn stop(mut self) -> (Result<(), Failure>, Vec<Got>) {
+    pub fn stop(mut self) -> (Result<End, Failure>, Vec<Got>) {
         self.shutdown.request();
         let ended = self.thread.take().expect("runs").join().expect("no panic");
         (ended, std::iter::from_fn(|| self.poll()).collect())
@@ -330,6 +372,11 @@ pub struct Feeder {
 }
 
 impl Feeder {
+    /// Whether inference takes its frames.
+    pub fn has_reader(&self) -> bool {
+        self.publisher.has_reader(framebus_service::INFER_READER)
+    }
+
     /// Sends a frame that was just captured.
     pub fn send(&mut self) {
         self.send_with(|_| {});

@@ -315,6 +315,7 @@ impl<'a> Shapes<'a> {
             let axis = input.axis(axis).ok_or_else(|| "its axis does not exist".to_owned())?;
             let length = input.shape[axis].and_then(Extent::as_constant);
             match length {
+                Some(length) if length < 0 => Err("its input has a negative length".to_owned()),
                 Some(length) => {
                     let clamp = |at: i64| {
                         (if at < 0 { at.saturating_add(length) } else { at }).clamp(0, length)

@@ -121,6 +121,11 @@ pub(crate) fn fits(config: &Config, domain: &Domain) -> Result<(), Failure> {
     enough(&lines, memory::available()?)
 }
 
+/// Bytes of /dev/shm that an instance takes, with what is left free for others.
+pub(crate) fn bytes_needed(config: &Config, domain: &Domain) -> u64 {
+    needed(&plan(config, domain))
+}
+
 /// Every publisher takes its memory when it starts, and leaves a margin: for the
 /// last one to start, all of them and the margin must fit.
 fn needed(lines: &[Line]) -> u64 {

@@ -1,11 +1,15 @@
 //! One module per subcommand.
 
 pub(crate) mod bench;
+pub(crate) mod bundle;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod detect;
+pub(crate) mod doctor;
 pub(crate) mod models;
+pub(crate) mod reload;
 pub(crate) mod status;
+pub(crate) mod systemd;
 pub(crate) mod tap;
 pub(crate) mod top;
 pub(crate) mod trace;
@@ -13,8 +17,10 @@ pub(crate) mod up;
 
 use crate::cli::Command;
 use crate::screen::Screen;
-use framebus_service::Failure;
+use framebus_config::Config;
+use framebus_service::{Failure, Kind};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
@@ -24,16 +30,29 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Up(args) => up::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Bundle(args) => bundle::run(&args),
         Command::Detect(args) => detect::run(args),
         Command::Tap(args) => tap::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Models(args) => models::run(args),
         Command::Bench(args) => bench::run(*args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+        Command::Systemd(args) => systemd::run(&args),
     }
+}
+
+/// Loads a configuration file; where there is none, says how to name one.
+fn load(path: &Path) -> Result<Config, Failure> {
+    framebus_config::load(path).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let hint = if path.exists() { "" } else { "; name yours with --config FILE" };
+        Failure::message(Kind::Config, lines.join("\n") + hint)
+    })
 }
 
 /// Starts this command's own log: warnings, around the table of `screen`.

@@ -1,12 +1,13 @@
 //! `framebus status`: how is everything, now?
 
-use crate::instance::{Attached, Where, describe};
+use crate::instance::{Attached, Where, describe, is_supervised};
 use crate::latency::{self, Latency};
 use crate::screen::Screen;
 use crate::stats::{Collector, Track};
 use crate::table::{Column, figure, fitted};
 use crate::{out, report};
 use framebus_bus::{BusError, Domain, HealthSubscriber};
+use framebus_config::Config;
 use framebus_service::{Failure, Kind, OrFail, Shutdown, clock};
 use framebus_types::{COUNTERS, Counter, Health, Role, Stage, State, text};
 use serde_json::{Map, Value, json};
@@ -35,8 +36,11 @@ queue, preprocess, inference, decode, publish and total (the age again). Each is
 process started. drops counts frames by cause since the instance started; see
 `framebus top --help`. A figure that is not known yet is null.
 
-Exit codes: 0 everything is live or has ended, 1 something is not well,
-69 nothing runs.")]
+A camera's state is the worse one of what capture and inference say of it. Changes
+show within five seconds of their cause.
+
+Exit codes: 0 everything is live, has ended or is disabled, 1 something is not
+well, 69 nothing runs.")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Where,
@@ -104,10 +108,10 @@ pub(crate) fn receive(
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let domain = args.place.domain()?;
+    let (domain, config) = args.place.find()?;
     super::init_log(&Screen::new(true));
     let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
-    let collector = collect(&domain, &shutdown)?;
+    let mut collector = collect(&domain, &shutdown)?;
     if collector.is_empty() {
         if args.json {
             out::line(json!({
@@ -121,6 +125,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ));
     }
     let now_ns = clock::monotonic_ns();
+    let config = config.map(|config| applied(config, &domain));
+    expect(&mut collector, config.as_ref(), is_supervised(&domain), now_ns);
     let healthy = is_healthy(&collector, now_ns);
     if args.json {
         out::line(to_json(&domain, &collector, healthy, now_ns))?;
@@ -155,6 +161,45 @@ fn collect(domain: &Domain, shutdown: &Shutdown) -> Result<Collector, Failure> {
     Ok(collector)
 }
 
+/// The configuration that the instance runs from: its copy, where there is one.
+fn applied(config: Config, domain: &Domain) -> Config {
+    let copy = domain.folder().join(super::up::APPLIED);
+    framebus_config::load_applied(&config.file, &copy).unwrap_or(config)
+}
+
+/// Speaks for those who do not: whoever looks from outside hears nothing of a process
+/// that is stopped or was never there, and must not take that for well.
+fn expect(collector: &mut Collector, config: Option<&Config>, supervised: bool, now_ns: u64) {
+    let record = |role: Role, name: &str, state: State, reason: &str| Health {
+        role: role.into(),
+        name: text::pack(name),
+        state: state.into(),
+        reason: text::pack(reason),
+        updated_ns: now_ns,
+        ..Health::default()
+    };
+    let mut missing = Vec::new();
+    let has_children = collector.tracks().any(|(role, ..)| role == Role::Child);
+    if supervised && !has_children {
+        let reason = "framebus up is silent: stopped, or it hangs; nobody is started again";
+        missing.push(record(Role::Child, "up", State::Offline, reason));
+    }
+    // The supervisor knows more of its children.
+    if let Some(config) = config.filter(|_| !has_children) {
+        let reason = "no process reports it: not started, stopped, or it hangs";
+        let cameras = config.cameras.iter().map(|c| (Role::Capture, c.name.as_str(), c.enabled));
+        let sinks = config.enabled_sinks().map(|s| (Role::Sink, s.name.as_str(), true));
+        for (role, name, enabled) in cameras.chain([(Role::Infer, "infer", true)]).chain(sinks) {
+            if collector.track(role, name).is_none() {
+                let (state, reason) =
+                    if enabled { (State::Offline, reason) } else { (State::Disabled, "") };
+                missing.push(record(role, name, state, reason));
+            }
+        }
+    }
+    missing.iter().for_each(|record| collector.add(record));
+}
+
 fn is_healthy(collector: &Collector, now_ns: u64) -> bool {
     collector.tracks().all(|(_, _, track)| {
         matches!(track.state(now_ns).0, State::Live | State::Ended | State::Disabled)
@@ -172,7 +217,7 @@ pub(crate) fn processes(collector: &Collector, now_ns: u64, width: usize) -> Str
         _ => true,
     });
     let rows = rows.map(|(role, name, track)| {
-        let (state, reason) = track.state(now_ns);
+        let (state, reason) = collector.state_of(role, name, track, now_ns);
         let record = track.latest();
         vec![
             role.to_string(),
@@ -230,7 +275,7 @@ fn to_json(domain: &Domain, collector: &Collector, healthy: bool, now_ns: u64) -
     let engine = collector.track(Role::Infer, "infer").map(|track| {
         let record = track.latest();
         json!({
-            "state": track.state(now_ns).0.as_str(),
+            "state": collector.state_of(Role::Infer, "infer", track, now_ns).0.as_str(),
             "detail": text::unpack(&record.detail),
             "width": record.width,
             "height": record.height,
@@ -266,7 +311,7 @@ fn to_json(domain: &Domain, collector: &Collector, healthy: bool, now_ns: u64) -
     let processes: Vec<Value> = collector
         .tracks()
         .map(|(role, name, track)| {
-            let (state, reason) = track.state(now_ns);
+            let (state, reason) = collector.state_of(role, name, track, now_ns);
             let record = track.latest();
             let counters: Map<String, Value> = COUNTER_NAMES
                 .iter()
@@ -333,6 +378,25 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_speak_is_spoken_for() {
+        let text = "[model]\npath = \"x\"\n[[camera]]\nname = \"a\"\nsource = \"test:red\"\n\
+                    [[camera]]\nname = \"off\"\nenabled = false\nsource = \"test:red\"\n";
+        let config = framebus_config::parse(text, "x".as_ref(), &|_| None).expect("valid");
+        let mut collector = Collector::default();
+        collector.add(&record(Role::Infer, "infer", State::Live));
+        expect(&mut collector, Some(&config), true, 1);
+        let state = |role, name| collector.track(role, name).map(|track| track.state(1).0);
+        assert_eq!(state(Role::Capture, "a"), Some(State::Offline));
+        assert_eq!(state(Role::Capture, "off"), Some(State::Disabled));
+        assert_eq!(state(Role::Infer, "infer"), Some(State::Live));
+        assert_eq!(state(Role::Child, "up"), Some(State::Offline));
+        let mut collector = Collector::default();
+        collector.add(&record(Role::Child, "infer", State::Starting));
+        expect(&mut collector, Some(&config), true, 1);
+        assert_eq!(collector.tracks().count(), 1, "the supervisor speaks");
+    }
+
+    #[test]
     fn one_process_that_is_not_well_is_enough() {
         let mut collector = Collector::default();
         collector.add(&record(Role::Capture, "a", State::Live));
@@ -344,6 +408,6 @@ mod tests {
         let domain = Domain::new("x", "/tmp/fb".as_ref(), Limits::default()).expect("valid");
         let json = to_json(&domain, &collector, false, 1);
         assert_eq!(json["processes"][2]["reason"], "no signal");
-        assert_eq!(json["cameras"].as_array().map(Vec::len), Some(2));
+        assert_eq!(json["cameras"].as_array().map(Vec::len), Some(3));
     }
 }

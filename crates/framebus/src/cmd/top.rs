@@ -112,7 +112,8 @@ impl View<'_> {
         }
     }
 
-    fn text(&self, now_ns: u64, width: usize) -> String {
+    fn text(&mut self, now_ns: u64, width: usize) -> String {
+        self.collector.forget_stopped(now_ns);
         if self.collector.is_empty() {
             return format!("nothing runs in {}; waiting for `framebus up`", describe(self.domain));
         }

@@ -1,37 +1,35 @@
 //! `framebus up`: runs an instance in the foreground.
 
+use crate::changes::{Changes, refusal};
+use crate::control::{self, Control};
 use crate::instance::Lock;
-use crate::report;
 use crate::screen::Screen;
-use crate::stats::Collector;
-use crate::supervisor::{Supervisor, prints};
+use crate::supervisor::Supervisor;
+use crate::unit::prints;
 use crate::viewer::{Best, Viewer, Wanted};
-use crate::{annotate, cmd};
-use framebus_bus::{Bus, HealthSubscriber};
-use framebus_config::{Config, Delivery};
-use framebus_service::{CommonArgs, Failure, Kind, OrFail, Reporter, Shutdown, Vitals, clock};
-use framebus_types::{Counter, Health, Role, State};
-use std::collections::BTreeMap;
+use crate::watch::{Drain, Shown, Watch};
+use crate::{annotate, applied, cmd, report};
+use framebus_bus::{Bus, Domain};
+use framebus_config::Config;
+use framebus_service::{CommonArgs, Failure, Kind, OrFail, Reload, Reporter, Shutdown, clock};
+use framebus_types::Role;
+use serde_json::Value;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Time between two looks at the children.
 const TICK: Duration = Duration::from_millis(50);
-/// The live table is redrawn this often, ns.
-const TABLE_NS: u64 = 1_000_000_000;
-/// Without a live table, cameras are summed up this often, ns.
-const SUMMARY_NS: u64 = 10_000_000_000;
-/// After the last camera has ended: nothing moving for so long means that
-/// nothing more comes. Processes report once a second, ns.
-const QUIET_NS: u64 = 2_500_000_000;
+/// Name, in the instance's folder, of the copy of the configuration that children read.
+pub(crate) const APPLIED: &str = "applied.toml";
 
 /// Run an instance in the foreground: one process per camera, inference, sinks
 ///
 /// Processes that die are started again after a growing wait; the reason is
-/// shown. When all cameras have come to their end (files), or on Ctrl-C or
+/// shown. What hangs is killed and started again. When all cameras have come to their end (files), or on Ctrl-C or
 /// SIGTERM, what is in flight is finished, everything stops, and a table says
 /// what came, what became of it and how long each stage took. `no reader` counts
 /// frames that were sent while the inference process was not there.
@@ -43,7 +41,9 @@ Examples:
 
 On a terminal a live table shows every camera; otherwise one line is printed per
 change of state, and a summary every 10 s. While it runs, `framebus top`,
-`framebus status` and `framebus tap` look at it from other terminals.")]
+`framebus status` and `framebus tap` look at it from other terminals, and
+`framebus reload` (or SIGHUP) takes over a changed configuration; --follow and
+--annotate then go on with the cameras of the start.")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: CommonArgs,
@@ -75,21 +75,22 @@ fn picture_file(text: &str) -> Result<PathBuf, String> {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
-    let config = framebus_config::load(&args.common.config).or_fail(Kind::Config)?;
+    let config = cmd::load(&args.common.config)?;
     // What a sink prints is for a program: nothing else may stand between.
-    let screen = Screen::new(config.enabled_sinks().any(|sink| prints(&sink.kind)));
+    let screen = Screen::new(prints_results(&config));
     cmd::init_log(&screen);
-    preflight(&config, &args)?;
-    let supervisor = Supervisor::new(&config, &screen)?;
-    let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
+    acceptable(&config)?;
+    annotate_to(&args)?;
+    let up = Up {
+        args: &args,
+        screen: &screen,
+        shutdown: Shutdown::on_signals().or_fail(Kind::Bug)?,
+        hangup: Reload::on_signal().or_fail(Kind::Bug)?,
+        terminal: std::io::stdin().is_terminal(),
+    };
     let domain = framebus_service::domain(&config)?;
-    let bus = Arc::new(Bus::open(&domain, "up")?);
     let lock = Lock::take(&domain)?;
-    let result = cmd::check::fits(&config, &domain).and_then(|()| {
-        let run = Run { config: &config, args: &args, screen: &screen, shutdown };
-        run.run(&bus, supervisor)
-    });
-    drop(bus);
+    let result = cmd::check::fits(&config, &domain).and_then(|()| up.run_all(&domain, config));
     // Every process of the instance is gone: nothing may stay behind.
     if let Err(error) = domain.remove_leftovers() {
         screen
@@ -99,8 +100,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// What can be known before anything is started.
-fn preflight(config: &Config, args: &Args) -> Result<(), Failure> {
+fn prints_results(config: &Config) -> bool {
+    config.enabled_sinks().any(|sink| prints(&sink.kind))
+}
+
+/// What can be known of a configuration before anything is started.
+pub(crate) fn acceptable(config: &Config) -> Result<(), Failure> {
     if config.enabled_cameras().next().is_none() {
         return Err(Failure::message(
             Kind::Config,
@@ -117,6 +122,10 @@ fn preflight(config: &Config, args: &Args) -> Result<(), Failure> {
         return Err(Failure::message(Kind::Config, lines.join("\n")));
     }
     cmd::check::open_model(config)?;
+    Ok(())
+}
+
+fn annotate_to(args: &Args) -> Result<(), Failure> {
     if let Some(folder) = args.annotate.as_ref().and_then(|file| file.parent())
         && !folder.as_os_str().is_empty()
         && !folder.is_dir()
@@ -129,96 +138,239 @@ fn preflight(config: &Config, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-struct Run<'a> {
-    config: &'a Config,
+/// What stays from start to end.
+struct Up<'a> {
     args: &'a Args,
     screen: &'a Arc<Screen>,
     shutdown: Shutdown,
+    hangup: Reload,
+    /// Somebody sits in front of it.
+    terminal: bool,
 }
 
-impl Run<'_> {
-    fn run(&self, bus: &Arc<Bus>, mut supervisor: Supervisor) -> Result<(), Failure> {
+/// How the processes came to be stopped.
+enum End {
+    Asked,
+    /// All start anew with this configuration.
+    Again(Box<Config>),
+}
+
+impl Up<'_> {
+    /// Runs the processes, and all of them again after a change that concerns all.
+    fn run_all(&self, domain: &Domain, mut config: Config) -> Result<(), Failure> {
+        let end_ns =
+            self.args.duration_s.map(|span| clock::monotonic_ns() + span.as_nanos() as u64);
+        let control = Control::listen(domain).or_fail(Kind::Unavailable)?;
+        config = applied::apply(&config.file, &domain.folder().join(APPLIED), |_| Ok(()))?;
+        loop {
+            // After a change that concerns all, services are made anew in their new sizes.
+            let bus = Arc::new(Bus::open(&framebus_service::domain(&config)?, "up")?);
+            let mut run = Run::new(self, &bus, config, &control, end_ns)?;
+            let end = run.run(&bus)?;
+            // Somebody removed them: that is why it ended.
+            bus.check_files()?;
+            match end {
+                End::Asked => return Ok(()),
+                End::Again(changed) => config = *changed,
+            }
+        }
+    }
+
+    /// The terminal was closed: there, SIGHUP means the end and not a reload.
+    fn terminal_gone(&self) -> bool {
+        self.terminal && !std::io::stdin().is_terminal()
+    }
+}
+
+/// The processes of one configuration, or of several that follow each other in place.
+struct Run<'a> {
+    up: &'a Up<'a>,
+    config: Config,
+    applied: PathBuf,
+    control: &'a Control,
+    end_ns: Option<u64>,
+    supervisor: Supervisor,
+    watch: Watch,
+    progress: Arc<AtomicBool>,
+    reporter: Option<Reporter>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        up: &'a Up<'a>,
+        bus: &Arc<Bus>,
+        config: Config,
+        control: &'a Control,
+        end_ns: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let applied = bus.domain().folder().join(APPLIED);
+        let supervisor = Supervisor::new(&config, &applied, up.screen)?;
+        let watch = Watch::new(bus.health_subscriber()?, supervisor.vitals());
+        let progress = Arc::new(AtomicBool::new(true));
+        Ok(Self {
+            up,
+            config,
+            applied,
+            control,
+            end_ns,
+            supervisor,
+            watch,
+            progress,
+            reporter: None,
+        })
+    }
+
+    fn run(&mut self, bus: &Arc<Bus>) -> Result<End, Failure> {
+        let Args { follow, annotate, .. } = self.up.args;
+        let wanted = Wanted { follow: *follow, picture: annotate.is_some() };
         let cameras: Vec<(String, framebus_bus::Delivery)> = self
             .config
             .enabled_cameras()
-            .map(|camera| (camera.name.to_string(), delivery(camera.delivery)))
+            .map(|camera| (camera.name.to_string(), framebus_service::delivery(camera.delivery)))
             .collect();
-        let vitals = supervisor.vitals();
-        let mut watch = Watch {
-            health: bus.health_subscriber()?,
-            vitals: vitals.clone(),
-            collector: Collector::default(),
-            records: Vec::new(),
-        };
-        // Also cleans up after dead processes, every second.
-        let reporter = Reporter::start(bus, vitals, Arc::new(AtomicBool::new(true)), true)?;
-        let wanted = Wanted { follow: self.args.follow, picture: self.args.annotate.is_some() };
         let viewer = (wanted.follow || wanted.picture)
-            .then(|| Viewer::start(bus, &cameras, wanted, self.screen))
+            .then(|| Viewer::start(bus, &cameras, wanted, self.up.screen))
             .transpose()?;
-        let names: Vec<String> = cameras.into_iter().map(|(name, _)| name).collect();
-
-        let result = self.watch(&mut supervisor, &mut watch, &names);
-        supervisor.stop(|| watch.look());
+        let result = self.report(bus).and_then(|()| self.watch(bus));
+        self.supervisor.stop(|| self.watch.look());
         let best = viewer.and_then(Viewer::finish);
-        watch.look();
-        drop(reporter);
+        self.watch.look();
+        self.reporter = None;
 
-        self.screen.clear();
-        if watch.collector.tracks().any(|(role, ..)| role == Role::Capture) {
-            let account = report::account(&watch.collector, &names, self.screen.columns());
-            self.screen.line(&account);
+        self.up.screen.clear();
+        if self.watch.collector.tracks().any(|(role, ..)| role == Role::Capture) {
+            let columns = self.up.screen.columns();
+            let account = report::account(&self.watch.collector, &self.names(), columns);
+            self.up.screen.line(&account);
         }
         let saved = self.save(best);
-        result.and(saved)
+        result.and_then(|end| saved.map(|()| end))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.config.enabled_cameras().map(|camera| camera.name.to_string()).collect()
+    }
+
+    /// Reports of the children that there are now. Also cleans up after dead
+    /// processes, every second.
+    fn report(&mut self, bus: &Arc<Bus>) -> Result<(), Failure> {
+        // The one before leaves its place first.
+        self.reporter = None;
+        let vitals = self.supervisor.vitals();
+        self.watch.vitals.clone_from(&vitals);
+        self.reporter = Some(Reporter::start(bus, vitals, self.progress.clone(), true)?);
+        Ok(())
     }
 
     /// Until the wish to stop, the end of the last camera, or a failure.
-    fn watch(
-        &self,
-        supervisor: &mut Supervisor,
-        watch: &mut Watch,
-        names: &[String],
-    ) -> Result<(), Failure> {
-        let start_ns = clock::monotonic_ns();
-        let end_ns = self.args.duration_s.map(|span| start_ns + span.as_nanos() as u64);
-        let mut shown = Shown::new(start_ns);
+    fn watch(&mut self, bus: &Arc<Bus>) -> Result<End, Failure> {
+        let screen = self.up.screen;
+        let mut names = self.names();
+        let mut shown = Shown::new(clock::monotonic_ns());
         let mut over: Option<Drain> = None;
         loop {
-            watch.look();
-            supervisor.tick(&watch.collector);
-            if let Some(failure) = supervisor.take_fatal() {
-                return Err(failure);
+            self.watch.look();
+            self.progress.store(true, Ordering::Relaxed);
+            let children = self.supervisor.count();
+            let changed = self.supervisor.tick(&self.watch.collector)?;
+            if self.supervisor.count() != children {
+                self.report(bus)?;
+            } else if let Some(reporter) = self.reporter.as_ref().filter(|_| changed) {
+                reporter.publish();
             }
             let now_ns = clock::monotonic_ns();
-            shown.show(self.screen, &watch.collector, names, now_ns);
-            if supervisor.cameras_over() {
+            shown.show(screen, &self.watch.collector, &names, now_ns);
+            if self.supervisor.cameras_over() {
                 let drain = over.get_or_insert_with(|| Drain::new(now_ns));
-                if drain.is_done(&watch.collector, names, now_ns) {
-                    return supervisor.failed_camera().map_or(Ok(()), Err);
+                if drain.is_done(&self.watch.collector, &names, now_ns) {
+                    return self.supervisor.failed_camera().map_or(Ok(End::Asked), Err);
                 }
+            } else {
+                over = None;
             }
-            if supervisor.reader_gone() {
-                self.screen.log("the reader of standard output is gone: stopping");
-                return Ok(());
+            if self.supervisor.reader_gone() {
+                screen.log("the reader of standard output is gone: stopping");
+                return Ok(End::Asked);
             }
-            let timed_out = end_ns.is_some_and(|end_ns| now_ns >= end_ns);
-            if timed_out || self.screen.is_gone() || self.shutdown.wait(TICK) {
-                return Ok(());
+            let hung_up = self.up.hangup.asked();
+            let asked = self.control.asked();
+            if hung_up && self.up.terminal_gone() {
+                return Ok(End::Asked);
+            }
+            if hung_up || asked.is_some() {
+                let (said, again) = self.reload();
+                if let Some(stream) = asked {
+                    control::answer(stream, &said);
+                }
+                if let Some(config) = again {
+                    return Ok(End::Again(config));
+                }
+                self.report(bus)?;
+                names = self.names();
+            }
+            let timed_out = self.end_ns.is_some_and(|end_ns| now_ns >= end_ns);
+            if timed_out || screen.is_gone() || self.up.shutdown.wait(TICK) {
+                return Ok(End::Asked);
+            }
+        }
+    }
+
+    /// Takes over the file as it is now, unless something is wrong with it. Returns
+    /// what is to be said, and the configuration when all processes are to start anew.
+    fn reload(&mut self) -> (Value, Option<Box<Config>>) {
+        let screen = self.up.screen;
+        let mut changes = None;
+        let taken = applied::apply(&self.config.file, &self.applied, |config| {
+            let found = Changes::between(&self.config, config)?;
+            if prints_results(config) && !prints_results(&self.config) {
+                return Err(Failure::message(
+                    Kind::Config,
+                    "a sink that prints needs standard output to itself: stop `framebus up` and start it again",
+                ));
+            }
+            acceptable(config)?;
+            changes = Some(found);
+            Ok(())
+        });
+        let taken = taken.and_then(|config| {
+            let Some(changes) = changes else {
+                return Err(Failure::message(Kind::Bug, "a file that nobody has looked at"));
+            };
+            if !changes.everything {
+                self.supervisor.reload(&config, &changes.diff)?;
+            }
+            Ok((config, changes))
+        });
+        match taken {
+            Ok((config, changes)) => {
+                screen.log(&format!("reloaded {}:", config.file.display()));
+                changes.lines().iter().for_each(|line| screen.log(&format!("  {line}")));
+                let said = changes.to_json(&config);
+                if changes.everything {
+                    return (said, Some(Box::new(config)));
+                }
+                self.config = config;
+                (said, None)
+            }
+            Err(failure) => {
+                screen.log(&format!("not reloaded, what ran goes on: {failure}"));
+                (refusal(&failure), None)
             }
         }
     }
 
     fn save(&self, best: Option<Best>) -> Result<(), Failure> {
-        let Some(file) = &self.args.annotate else { return Ok(()) };
+        let Some(file) = &self.up.args.annotate else { return Ok(()) };
         let Some(mut best) = best else {
-            self.screen.line(&format!("nothing was detected: {} is not written", file.display()));
+            self.up
+                .screen
+                .line(&format!("nothing was detected: {} is not written", file.display()));
             return Ok(());
         };
         annotate::draw(&mut best.picture, &best.detections);
         annotate::save(&best.picture, file)
             .map_err(|error| Failure::message(Kind::Unavailable, error))?;
-        self.screen.line(&format!(
+        self.up.screen.line(&format!(
             "\n{}: frame {} of {} with {}",
             file.display(),
             best.sequence,
@@ -229,130 +381,9 @@ impl Run<'_> {
     }
 }
 
-fn delivery(delivery: Delivery) -> framebus_bus::Delivery {
-    match delivery {
-        Delivery::Latest => framebus_bus::Delivery::Latest,
-        Delivery::EveryFrame => framebus_bus::Delivery::EveryFrame,
-    }
-}
-
-/// Collects what all processes say.
-struct Watch {
-    health: HealthSubscriber,
-    vitals: Vec<Arc<Vitals>>,
-    collector: Collector,
-    records: Vec<Health>,
-}
-
-impl Watch {
-    fn look(&mut self) {
-        self.records.clear();
-        if let Err(error) = self.health.receive_into(&mut self.records) {
-            tracing::warn!(%error, "health cannot be read");
-        }
-        // Those of the children are known first-hand, and fresher.
-        let others = self.records.iter().filter(|record| record.role != Role::Child as u32);
-        others.for_each(|record| self.collector.add(record));
-        self.vitals.iter().for_each(|vitals| self.collector.add(&vitals.snapshot()));
-    }
-}
-
-/// What is on the screen.
-struct Shown {
-    /// What was said of each, without figures: "silent for 4 s" is no news after
-    /// "silent for 3 s".
-    states: BTreeMap<String, String>,
-    table_ns: u64,
-    summary_ns: u64,
-}
-
-impl Shown {
-    fn new(now_ns: u64) -> Self {
-        Self { states: BTreeMap::new(), table_ns: 0, summary_ns: now_ns }
-    }
-
-    fn show(&mut self, screen: &Screen, collector: &Collector, names: &[String], now_ns: u64) {
-        if screen.is_live() {
-            if now_ns.saturating_sub(self.table_ns) >= TABLE_NS {
-                self.table_ns = now_ns;
-                let engine = report::engine(collector, now_ns).unwrap_or_default();
-                let cameras = report::cameras(collector, names, now_ns, false, screen.columns());
-                screen.table(&format!("{engine}\n{cameras}"));
-            }
-            return;
-        }
-        let mut states = Vec::new();
-        for name in names {
-            let camera = report::Camera::new(collector, name, now_ns);
-            states.push((format!("camera {name}"), camera.state, camera.reason));
-        }
-        for (role, name, track) in collector.tracks() {
-            let (state, reason) = track.state(now_ns);
-            match role {
-                Role::Infer => states.push(("infer".to_owned(), state, reason)),
-                Role::Sink => states.push((format!("sink {name}"), state, reason)),
-                _ => {}
-            }
-        }
-        for (name, state, reason) in states {
-            let text = report::state_text(state, &reason);
-            let cause = without_figures(&text);
-            if self.states.get(&name) != Some(&cause) && state != State::Stopping {
-                screen.line(&format!("{name}: {text}"));
-                self.states.insert(name, cause);
-            }
-        }
-        if now_ns.saturating_sub(self.summary_ns) >= SUMMARY_NS {
-            self.summary_ns = now_ns;
-            for name in names {
-                screen.line(&report::Camera::new(collector, name, now_ns).line());
-            }
-        }
-    }
-}
-
-fn without_figures(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_ascii_digit()).collect()
-}
-
-/// Waits until the results of all frames are there.
-struct Drain {
-    moved_ns: u64,
-    seen: u64,
-}
-
-impl Drain {
-    fn new(now_ns: u64) -> Self {
-        Self { moved_ns: now_ns, seen: u64::MAX }
-    }
-
-    fn is_done(&mut self, collector: &Collector, names: &[String], now_ns: u64) -> bool {
-        let answers = [
-            Counter::Ok,
-            Counter::Skipped,
-            Counter::Superseded,
-            Counter::Stale,
-            Counter::Failed,
-            Counter::Missed,
-        ];
-        let (mut published, mut answered) = (0, 0);
-        for name in names {
-            let total = |role, counter| collector.track(role, name).map_or(0, |t| t.total(counter));
-            published += total(Role::Capture, Counter::Published);
-            answered +=
-                answers.map(|counter| total(Role::InferCamera, counter)).iter().sum::<u64>();
-        }
-        if answered != self.seen {
-            (self.seen, self.moved_ns) = (answered, now_ns);
-        }
-        answered >= published || now_ns.saturating_sub(self.moved_ns) >= QUIET_NS
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use framebus_types::text;
 
     #[test]
     fn arguments_are_checked() {
@@ -361,35 +392,5 @@ mod tests {
             assert!(seconds(bad).is_err(), "{bad}");
         }
         assert!(picture_file("a/b.JPG").is_ok() && picture_file("a.gif").is_err());
-    }
-
-    #[test]
-    fn a_state_is_new_by_its_cause_not_by_its_figures() {
-        let said = |state, reason| without_figures(&report::state_text(state, reason));
-        let silent = said(State::Offline, "silent for 9 s");
-        assert_eq!(silent, said(State::Offline, "silent for 10 s"));
-        assert_ne!(silent, said(State::Offline, "connection refused"));
-        assert_ne!(silent, said(State::Stalled, "silent for 9 s"));
-    }
-
-    #[test]
-    fn draining_ends_with_the_last_result_or_when_nothing_moves() {
-        let record = |role: Role, counter: Counter, value| {
-            let mut health =
-                Health { role: role.into(), name: text::pack("a"), ..Health::default() };
-            health.updated_ns = value;
-            health.counters[counter as usize] = value;
-            health
-        };
-        let names = ["a".to_owned()];
-        let mut collector = Collector::default();
-        let mut drain = Drain::new(0);
-        collector.add(&record(Role::Capture, Counter::Published, 5));
-        collector.add(&record(Role::InferCamera, Counter::Ok, 4));
-        assert!(!drain.is_done(&collector, &names, 1));
-        assert!(!drain.is_done(&collector, &names, QUIET_NS));
-        assert!(drain.is_done(&collector, &names, QUIET_NS + 1));
-        collector.add(&record(Role::InferCamera, Counter::Ok, 5));
-        assert!(drain.is_done(&collector, &names, QUIET_NS + 2));
     }
 }

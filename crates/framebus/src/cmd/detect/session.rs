@@ -26,6 +26,9 @@ const STOP: Duration = Duration::from_secs(5);
 /// A source that delivers nothing and says that it is not connected for so long
 /// is given up, ns.
 const GIVE_UP_NS: u64 = 15_000_000_000;
+/// RTSP status codes with which a reason begins when the camera has answered: it will
+/// say the same again, and some lock an account that is tried too often.
+const REFUSALS: [&str; 3] = ["401 ", "403 ", "404 "];
 /// After a live source has ended: so long without a result is the end, ns.
 const QUIET_NS: u64 = 2_000_000_000;
 /// A file's results are all waited for, while inference lives; but not for
@@ -281,7 +284,9 @@ impl<'a> Session<'a> {
                 if let Some(exit) = exit {
                     self.ended(index, &exit);
                 } else if let Some((_, reason)) = away {
-                    if now_ns.saturating_sub(*source.away_ns.get_or_insert(now_ns)) >= GIVE_UP_NS {
+                    let away_ns = now_ns.saturating_sub(*source.away_ns.get_or_insert(now_ns));
+                    let refused = REFUSALS.iter().any(|code| reason.starts_with(code));
+                    if refused || away_ns >= GIVE_UP_NS {
                         child.terminate();
                         let _ = child.finish(STOP, || {});
                         self.fail(index, &reason);
