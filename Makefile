@@ -16,9 +16,10 @@ help: ## list these commands
 setup: ## install what is missing: packages, Rust, OpenVINO, model, footage
 	@scripts/setup.sh
 
-tools: setup ## build cargo-nextest and cargo-deny from source (some minutes, once)
+tools: setup ## build cargo-nextest, cargo-deny and cargo-fuzz (some minutes, once)
 	@$(ENV) { cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest; }
 	@$(ENV) { cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny; }
+	@$(ENV) { cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz; }
 
 .PHONY: ready
 ready:

@@ -9,10 +9,10 @@ cd "$FB_ROOT"
 minutes="${1:-5}"
 shift || true
 targets=("$@")
-[[ ${#targets[@]} != 0 ]] || targets=(config headers onnx url)
+[[ ${#targets[@]} != 0 ]] || targets=(config headers ledger onnx url)
 [[ "$minutes" =~ ^[1-9][0-9]*$ ]] || die "MINUTES must be a whole number above 0, not '$minutes'"
 cargo fuzz --version >/dev/null 2>&1 ||
-    die "cargo-fuzz is not installed" "cargo install --locked cargo-fuzz"
+    die "cargo-fuzz is not installed" "next: make tools"
 
 # libFuzzer's coverage needs a compiler flag that only nightly compilers take without
 # this. No sanitiser: unsafe code is in few places, and none of them is reached here.

@@ -7,6 +7,7 @@
 use crate::repository;
 use framebus_bus::header;
 use framebus_client::json;
+use framebus_infer::ledger::{self, Ledger, Legacy};
 use framebus_model::Model;
 use framebus_model::testing::{TinyDetector, not_yolo, tiny_detector};
 use framebus_types::{
@@ -29,9 +30,10 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target { name: "config", run: config, seeds: config_seeds, bounded: 15_000 },
     Target { name: "headers", run: headers, seeds: header_seeds, bounded: 100_000 },
+    Target { name: "ledger", run: ledger, seeds: ledger_seeds, bounded: 2_000 },
     Target { name: "onnx", run: onnx, seeds: onnx_seeds, bounded: 30_000 },
     Target { name: "url", run: url, seeds: url_seeds, bounded: 50_000 },
 ];
@@ -224,6 +226,43 @@ fn header_seeds() -> Vec<Vec<u8>> {
         seed(framebus_types::Fourcc::Rgb24, [3 * width, 0, 0, 0]),
         Vec::new(),
     ]
+}
+
+/// Bytes of a boot's name in a ledger, behind its magic number.
+const BOOT: std::ops::Range<usize> = 16..56;
+
+/// The beginning of the file in which the inference process notes frames, of this boot as
+/// it says itself; the rest of the file is empty.
+pub fn ledger(data: &[u8]) {
+    let mut file = data.to_vec();
+    file.resize(ledger::BYTES, 0);
+    let mut boot = [0; 40];
+    boot.copy_from_slice(&file[BOOT]);
+    let Some(Legacy { orphans, .. }) = Legacy::parse(&file, boot) else { return };
+    assert!(orphans.is_sorted_by_key(|orphan| orphan.taken_ns));
+    for orphan in &orphans {
+        let camera = text::unpack(&orphan.header.camera);
+        assert!(framebus_config::CameraName::try_from(camera).is_ok(), "{camera:?}");
+    }
+}
+
+fn ledger_seeds() -> Vec<Vec<u8>> {
+    let seed = |frames: u64| {
+        let folder = tempfile::tempdir().ok()?;
+        let (ledger, _) = Ledger::open(folder.path()).ok()?;
+        ledger.loaded("openvino", "yolov8n");
+        for sequence in 0..frames {
+            let header =
+                FrameHeader { camera: text::pack("a"), sequence, ..FrameHeader::default() };
+            let _ = ledger.enter(&header, 100 - sequence);
+        }
+        let files = std::fs::read_dir(folder.path()).ok()?.flatten();
+        let mut bytes = files.map(|file| std::fs::read(file.path())).next()?.ok()?;
+        // Where the records end that are used.
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0)? + 1);
+        Some(bytes)
+    };
+    [0, 1, 3].into_iter().filter_map(seed).collect()
 }
 
 /// The next of a sequence of random numbers (xorshift64, Marsaglia 2003).

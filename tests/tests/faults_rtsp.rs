@@ -113,10 +113,10 @@ fn a_connection_that_is_reset_is_made_again_and_leaves_nothing() {
         }
     };
     // Pools fill and caches warm up with the first ones.
-    reset(3);
+    reset(2);
     let look = || (Usage::of(&[scene.record().pid]), shm_files(&scene.world.domain()).len());
     let before = look();
-    reset(8);
+    reset(6);
     scene.results.wait_more("net", 5, 10);
     let after = look();
     Usage::assert_flat(before.0, after.0);

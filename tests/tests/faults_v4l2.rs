@@ -6,12 +6,14 @@
 //! Not shown is what the driver answers when a camera in use is unplugged; `explain.rs`
 //! turns its read error into a sentence.
 
-use framebus_service::clock;
 use framebus_tests::{Bystander, World, openvino, show_fault, wait_status, wait_until};
 use rustix::process::Signal;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const SIZE: (usize, usize) = (320, 192);
@@ -51,6 +53,7 @@ fn a_device_that_is_missing_turns_up_or_goes_away_is_followed() {
         [[camera]]
         name = "cable"
         source = "gst:tcpclientsrc host=127.0.0.1 port={port} ! rawvideoparse format=i420 width={} height={} framerate=20/1"
+        picture_checks = "off"
         stall_s = 2.0
         reconnect_min_ms = 200
         reconnect_max_ms = 1000
@@ -65,19 +68,16 @@ fn a_device_that_is_missing_turns_up_or_goes_away_is_followed() {
     std::os::unix::fs::symlink("/dev/null", &device.0).expect("the folder is writable");
     show_fault(&world, "V4L2: not a camera", "webcam", "offline", "not a camera", 8);
 
-    let mut stream = accept(&listener);
-    let mut plugged = play(&mut stream, 40);
-    assert!(plugged, "the source reads");
+    let cable = Cable::plug(&listener);
     wait_status(&world, "cable", "live", "", 10);
     // Nothing comes any more, and nobody says why.
+    let silent = cable.pause();
     show_fault(&world, "device stops delivering", "cable", "stalled", "no frame for 2 s", 8);
-    drop(stream);
+    drop(silent);
     // Another attempt finds the other end again.
-    stream = accept(&listener);
-    plugged = play(&mut stream, 40);
-    assert!(plugged, "the source reads");
+    let cable = Cable::plug(&listener);
     wait_status(&world, "cable", "live", "", 10);
-    drop((stream, listener));
+    drop((cable, listener));
 
     assert!(near.finish() > 30);
     up.signal(Signal::TERM);
@@ -87,21 +87,43 @@ fn a_device_that_is_missing_turns_up_or_goes_away_is_followed() {
     world.assert_gone();
 }
 
-fn accept(listener: &TcpListener) -> TcpStream {
-    listener.set_nonblocking(true).expect("a socket");
-    let stream = wait_until("a connection", 20, || listener.accept().ok()).0;
-    stream.set_nonblocking(false).expect("a socket");
-    stream
+/// The other end of the cable: sends pictures at 20 fps until it is dropped.
+struct Cable {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<TcpStream>>,
 }
 
-/// Sends so many frames at 20 fps; returns whether somebody took them.
-#[allow(clippy::disallowed_methods, reason = "tests have no signals to answer")]
-fn play(stream: &mut TcpStream, frames: u64) -> bool {
-    let picture = vec![128; SIZE.0 * SIZE.1 * 3 / 2];
-    let begin_ns = clock::monotonic_ns();
-    (0..frames).all(|number| {
-        let due_ns = begin_ns + number * 50_000_000;
-        std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(clock::monotonic_ns())));
-        stream.write_all(&picture).is_ok()
-    })
+impl Cable {
+    /// Waits for the source to connect.
+    fn plug(listener: &TcpListener) -> Self {
+        listener.set_nonblocking(true).expect("a socket");
+        let mut stream = wait_until("a connection", 20, || listener.accept().ok()).0;
+        stream.set_nonblocking(false).expect("a socket");
+        let stop = Arc::new(AtomicBool::new(false));
+        let wish = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let picture = vec![128; SIZE.0 * SIZE.1 * 3 / 2];
+            while !wish.load(Relaxed) && stream.write_all(&picture).is_ok() {
+                #[allow(clippy::disallowed_methods, reason = "tests have no signals to answer")]
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            stream
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Sends no more and keeps the connection.
+    fn pause(mut self) -> TcpStream {
+        self.stop.store(true, Relaxed);
+        self.thread.take().and_then(|thread| thread.join().ok()).expect("it has been sending")
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

@@ -28,6 +28,11 @@ fn headers() {
 }
 
 #[test]
+fn ledger() {
+    run("ledger");
+}
+
+#[test]
 fn onnx() {
     run("onnx");
 }

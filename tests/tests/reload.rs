@@ -164,8 +164,12 @@ fn another_model_starts_inference_anew_and_another_bus_everything() {
     assert_eq!(health.newest(Role::Capture, "near").map(|record| record.pid), Some(capture));
     drop(health);
 
-    let log = "[log]\nlevel = \"warn\"\n".to_owned();
-    write(&world, 3, &[near.clone(), log]);
+    // A reader of somebody else stays attached to the services in their old sizes.
+    let config = world.path("framebus.toml").display().to_string();
+    let mut tap = world.framebus("tap", &["tap", "--json", "--config", &config]);
+    tap.wait_for_stdout("near", 20);
+    let text = std::fs::read_to_string(world.path("framebus.toml")).expect("written");
+    world.write("framebus.toml", text.replace("[bus]\n", "[bus]\nresult_buffer = 9\n"));
     let exit = reload(&world, &[]);
     assert!(exit.code == Some(0) && exit.stdout.starts_with("all processes"), "{exit:?}");
     wait_until("another capture", 20, || {

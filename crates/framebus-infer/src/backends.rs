@@ -91,9 +91,24 @@ impl Book {
         std::fs::rename(new, &self.path)
     }
 
+    /// A backend was tried at `now_s` and could not be loaded. Only news of one that ran:
+    /// what was never there is asked for at each start anyway.
+    pub fn not_loaded(&mut self, now_s: u64, backend: &str) {
+        if self.faults.iter().any(|fault| fault.backend == backend) {
+            self.note(now_s, backend, Kind::Failed, "could not be loaded again");
+        }
+    }
+
     /// Until when a backend is left alone, seconds since 1970; `None` when it is not.
     #[must_use]
     pub fn out_until_s(&self, backend: &str, now_s: u64) -> Option<u64> {
+        // A clock that was set back must not shut a backend out for longer.
+        let recent = |until_s: &u64| *until_s > now_s && *until_s - now_s <= OUT_MAX_S;
+        self.was_out_until_s(backend).filter(recent)
+    }
+
+    /// Until when a backend was left alone the last time; `None` when it never was.
+    fn was_out_until_s(&self, backend: &str) -> Option<u64> {
         let (mut until_s, mut wait_s, mut died_s) = (0_u64, 0, None);
         for fault in self.faults.iter().filter(|fault| fault.backend == backend) {
             if fault.kind == Kind::Died {
@@ -106,8 +121,7 @@ impl Book {
             wait_s = if well { OUT_MIN_S } else { (2 * wait_s).clamp(OUT_MIN_S, OUT_MAX_S) };
             until_s = fault.at_s.saturating_add(wait_s);
         }
-        // A clock that was set back must not shut a backend out for longer.
-        (until_s > now_s && until_s - now_s <= OUT_MAX_S).then_some(until_s)
+        (until_s > 0).then_some(until_s)
     }
 
     /// `names`, those that are left alone last, and of these the soonest first: better
@@ -119,12 +133,12 @@ impl Book {
         order
     }
 
-    /// The first backend of `names` before `loaded` that ran once and is left alone, and
-    /// until when.
+    /// The first backend of `names` before `loaded` that ran once and was left alone, and
+    /// until when: that may be over, where loading the other one took longer.
     #[must_use]
-    pub fn preferred(&self, names: &[String], loaded: &str, now_s: u64) -> Option<(String, u64)> {
+    pub fn preferred(&self, names: &[String], loaded: &str) -> Option<(String, u64)> {
         let before = names.iter().take_while(|name| *name != loaded);
-        before.filter_map(|name| Some((name.clone(), self.out_until_s(name, now_s)?))).next()
+        before.filter_map(|name| Some((name.clone(), self.was_out_until_s(name)?))).next()
     }
 
     /// What made the process restart, when that was a moment ago.
@@ -171,9 +185,9 @@ fn returned(
     let now_s = || clock::wall_ns() / 1_000_000_000;
     let book = || book.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let now = now_s();
-        let (name, until_s) = book().preferred(names, loaded, now)?;
-        if wait(until_s.saturating_sub(now)) {
+        let (name, until_s) = book().preferred(names, loaded)?;
+        // Not at once: what was just loaded instead shall do something first.
+        if wait(until_s.saturating_sub(now_s()).clamp(OUT_MIN_S, OUT_MAX_S)) {
             return None;
         }
         match probe(&name) {
@@ -222,8 +236,8 @@ mod tests {
         for book in [&book, &Book::open(folder.path())] {
             assert_eq!(book.order(&names(), NOW), ["b", "c", "a"]);
             assert_eq!(book.told(NOW + 3), Some("a did not answer within 2.0 s"));
-            assert_eq!(book.preferred(&names(), "b", NOW), Some(("a".to_owned(), NOW + 10)));
-            assert_eq!(book.preferred(&names(), "a", NOW), None);
+            assert_eq!(book.preferred(&names(), "b"), Some(("a".to_owned(), NOW + 10)));
+            assert_eq!(book.preferred(&names(), "a"), None);
             assert_eq!(book.order(&names(), NOW + 10), ["a", "b", "c"]);
             assert_eq!(book.told(NOW + 10), None);
         }
@@ -279,6 +293,29 @@ mod tests {
         assert_eq!(*waits.borrow(), [10, 20, 40]);
         assert_eq!(returned(&book, &names(), "a", &probe, &wait), None, "nothing is better");
         assert_eq!(returned(&book, &names(), "b", &probe, &|_| true), None, "stopping");
+    }
+
+    #[test]
+    fn a_backend_is_returned_to_also_when_the_other_one_took_long_to_load() {
+        let (_folder, mut book) = book();
+        book.note(NOW, "a", Kind::Hung, "");
+        book.not_loaded(NOW, "b");
+        assert_eq!(book.faults.len(), 1, "b never ran");
+        let book = Mutex::new(book);
+        let waits = std::cell::RefCell::new(Vec::new());
+        let wait = |wait_s: u64| {
+            waits.borrow_mut().push(wait_s);
+            false
+        };
+        assert_eq!(returned(&book, &names(), "b", &|_| Ok(()), &wait), Some("a".to_owned()));
+        assert_eq!(*waits.borrow(), [OUT_MIN_S]);
+        // One that is there and cannot be loaded is tried again ever more rarely.
+        let mut book = book.into_inner().expect("no panic");
+        for wait_s in [20, 40] {
+            let until_s = book.out_until_s("a", NOW).unwrap_or(NOW);
+            book.not_loaded(until_s, "a");
+            assert_eq!(book.out_until_s("a", until_s), Some(until_s + wait_s));
+        }
     }
 
     #[test]

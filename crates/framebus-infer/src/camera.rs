@@ -5,8 +5,8 @@ use crate::publish::Answer;
 use crate::run::Source;
 use framebus_bus::FrameSubscriber;
 use framebus_service::Vitals;
-use framebus_types::{Counter, FLAG_MOTION, FLAG_MOTION_MEASURED, FrameHeader, Role};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use framebus_types::{Counter, FLAG_MOTION, FLAG_MOTION_MEASURED, FrameHeader, Role, State};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A camera's subscription, counters, answers and motion gate.
@@ -25,6 +25,8 @@ pub(crate) struct Camera {
     motion_force_ns: AtomicU64,
     /// Capture time of the last frame that passed the gate; 0 lets the next one pass.
     looked_ns: AtomicU64,
+    /// The frame that the engine saw last failed there.
+    failing: AtomicBool,
 }
 
 impl Camera {
@@ -39,6 +41,7 @@ impl Camera {
             last: Mutex::new(None),
             motion_force_ns: AtomicU64::new(0),
             looked_ns: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
         };
         camera.set(source);
         camera
@@ -84,6 +87,27 @@ impl Camera {
         drop(last);
         self.vitals.add(Counter::Taken, 1);
         self.vitals.add(Counter::Missed, header.sequence.saturating_sub(expected));
+    }
+
+    /// A frame came that can be used.
+    pub(crate) fn came(&self) {
+        if !self.failing.load(Relaxed) {
+            self.vitals.set_state(State::Live, "");
+        }
+    }
+
+    /// The engine answered a frame.
+    pub(crate) fn answered(&self) {
+        if self.failing.swap(false, Relaxed) {
+            self.vitals.set_state(State::Live, "");
+        }
+    }
+
+    /// A frame failed in the engine: frames that come do not make the camera live until
+    /// one is answered.
+    pub(crate) fn failed(&self, reason: &str) {
+        self.failing.store(true, Relaxed);
+        self.vitals.set_state(State::Degraded, reason);
     }
 
     /// Whether the motion gate keeps the frame from the engine. One that passes is

@@ -25,6 +25,8 @@ const FILE: &str = "inference.ledger";
 /// place is not covered.
 const ENTRIES: u16 = 1024;
 const MAGIC: [u8; 16] = *b"framebus.ledger1";
+/// Size of the file.
+pub const BYTES: usize = size_of::<Head>() + ENTRIES as usize * size_of::<Record>();
 
 /// The place of a frame in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,30 @@ pub struct Legacy {
     pub model: String,
     /// Frames without a result, oldest first.
     pub orphans: Vec<Orphan>,
+}
+
+impl Legacy {
+    /// Reads what a ledger's file holds; `None` when it is no ledger of this boot.
+    #[must_use]
+    pub fn parse(bytes: &[u8], boot: [u8; 40]) -> Option<Self> {
+        let mut records = bytes.chunks_exact(size_of::<Record>());
+        let head: Head = bytemuck::pod_read_unaligned(records.next()?);
+        if bytes.len() != BYTES || head.magic != MAGIC || head.boot != boot {
+            return None;
+        }
+        let mut orphans = Vec::new();
+        for (entry, record) in (0..ENTRIES).zip(records) {
+            let record: Record = bytemuck::pod_read_unaligned(record);
+            if record.is_sound() {
+                let Record { header, taken_ns, .. } = record;
+                orphans.push(Orphan { header, taken_ns, entry: Entry(entry) });
+            }
+        }
+        orphans.sort_by_key(|orphan| orphan.taken_ns);
+        let backend = text::unpack(&head.backend).to_owned();
+        let model = text::unpack(&head.model).to_owned();
+        Some(Self { backend, model, orphans })
+    }
 }
 
 /// The open file; without one, nothing is noted.
@@ -193,31 +219,12 @@ fn place(entry: u16) -> u64 {
 
 /// What an earlier process left; `None` when the file is no ledger of this boot.
 fn read(file: &File, boot: [u8; 40]) -> Result<Option<Legacy>> {
-    let size = place(ENTRIES);
-    if file.metadata()?.len() != size {
+    if file.metadata()?.len() != BYTES as u64 {
         return Ok(None);
     }
-    let mut bytes = vec![0; size as usize];
+    let mut bytes = vec![0; BYTES];
     file.read_exact_at(&mut bytes, 0)?;
-    let mut records = bytes.chunks_exact(size_of::<Record>());
-    let Some(head) = records.next().map(bytemuck::pod_read_unaligned::<Head>) else {
-        return Ok(None);
-    };
-    if head.magic != MAGIC || head.boot != boot {
-        return Ok(None);
-    }
-    let mut orphans = Vec::new();
-    for (entry, record) in (0..ENTRIES).zip(records) {
-        let record: Record = bytemuck::pod_read_unaligned(record);
-        if record.is_sound() {
-            let Record { header, taken_ns, .. } = record;
-            orphans.push(Orphan { header, taken_ns, entry: Entry(entry) });
-        }
-    }
-    orphans.sort_by_key(|orphan| orphan.taken_ns);
-    let backend = text::unpack(&head.backend).to_owned();
-    let model = text::unpack(&head.model).to_owned();
-    Ok(Some(Legacy { backend, model, orphans }))
+    Ok(Legacy::parse(&bytes, boot))
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ use crate::publish::{Answer, Arrival, Results};
 use crate::run::{End, Source};
 use crate::scheduler::{Bounds, Left, Scheduler};
 use crate::shapes::{MAX_SHAPES, Place, Shapes};
-use crate::watch::{Note, Watch};
+use crate::watch::{LOADING_MAX_NS, Note, Wait, Watch};
 use framebus_bus::{BusError, FrameSample, FrameSubscriber};
 use framebus_engine::{Context, EngineInfo, Shape, Thresholds};
 use framebus_service::{Shutdown, Vitals, clock};
 use framebus_types::{Counter, FrameHeader, Reason, State};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -91,10 +91,12 @@ pub(crate) struct Shared {
     pub(crate) results: Results,
     pub(crate) outside: Outside,
     loads: Mutex<Option<SyncSender<Load>>>,
+    /// Begins and ends of loads: odd while the loader is in the engine.
+    pub(crate) load_turns: AtomicU64,
     pub(crate) info: EngineInfo,
     stopping: AtomicBool,
     failing: Mutex<Failing>,
-    end: OnceLock<End>,
+    end: Mutex<Option<End>>,
 }
 
 /// Failed batches in a row.
@@ -124,10 +126,11 @@ impl Shared {
             results,
             outside,
             loads: Mutex::new(Some(loads)),
+            load_turns: AtomicU64::new(0),
             info,
             stopping: AtomicBool::new(false),
             failing: Mutex::default(),
-            end: OnceLock::new(),
+            end: Mutex::default(),
         };
         (shared, orders)
     }
@@ -207,7 +210,7 @@ impl Shared {
             if taken.camera.skips(&header) {
                 let skipped = Gone::from(taken);
                 drop(book);
-                skipped.camera.vitals().set_state(State::Live, "");
+                skipped.camera.came();
                 self.not_inferred(&skipped, Reason::Motion);
                 continue;
             }
@@ -215,7 +218,7 @@ impl Shared {
             let place = book.shapes.place(width, height, taken_ns);
             let lane = match place {
                 Place::Ready(lane) => {
-                    taken.camera.vitals().set_state(State::Live, "");
+                    taken.camera.came();
                     lane
                 }
                 Place::Loading(lane) | Place::Load(lane, _) => {
@@ -358,32 +361,55 @@ impl Shared {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The engine does not go on: so the process does not. The first reason stays.
+    /// The engine does not go on: so the process does not. The first reason stays, but
+    /// for a thread that hangs: that decides how the process can end.
     fn give_up(&self, end: End) {
-        if self.end.set(end).is_ok() {
-            tracing::error!("{}; giving up", self.end.get().map_or("", End::reason));
+        let mut known = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() || (matches!(end, End::Hung(_)) && !is_hung(known.as_ref())) {
+            tracing::error!("{}; giving up", end.reason());
+            *known = Some(end);
         }
+        drop(known);
         self.outside.shutdown.request();
     }
 
     /// Why the engine does not go on, when it does not.
-    pub(crate) fn end(&self) -> Option<&End> {
-        self.end.get()
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Answers batches that are in the engine for too long; gives up when there are any.
-    pub(crate) fn look_at_engine(&self, watch: &mut Watch) {
+    /// Answers batches that are in the engine for too long, and gives up when there are
+    /// any. Says whether one takes longer than usual.
+    pub(crate) fn look_at_engine(&self, watch: &mut Watch) -> bool {
+        let mut long = false;
         for (worker, engine) in self.notes.iter().enumerate() {
             let Some((batch, lane)) = engine.batch() else { continue };
             let usual_ns = self.book().scheduler.expected_ns(lane);
-            let Some(since) = watch.overdue(worker, batch, usual_ns) else { continue };
-            let reason =
-                format!("{} did not answer within {:.1} s", self.info.backend, since.as_secs_f64());
-            self.outside.process.add(Counter::Errors, 1);
-            self.outside.process.set_state(State::Stalled, &reason);
+            let since = match watch.batch(worker, batch, usual_ns) {
+                Wait::Over(since) => since,
+                wait => {
+                    long |= wait == Wait::Long;
+                    continue;
+                }
+            };
+            let (backend, since_s) = (self.info.backend, since.as_secs_f64());
+            let reason = format!("{backend} did not answer within {since_s:.1} s");
+            self.hangs(&reason);
             self.fail_in_engine(worker, &reason);
             self.give_up(End::Hung(reason));
         }
+        let turn = self.load_turns.load(Ordering::Relaxed);
+        if turn % 2 == 1 && watch.is_loading_too_long(turn) && !is_hung(self.end().as_ref()) {
+            let reason = not_loaded_in_time();
+            self.hangs(&reason);
+            self.give_up(End::Hung(reason));
+        }
+        long
+    }
+
+    fn hangs(&self, reason: &str) {
+        self.outside.process.add(Counter::Errors, 1);
+        self.outside.process.set_state(State::Stalled, reason);
     }
 
     /// Answers what a worker has in the engine; the worker will not.
@@ -391,6 +417,7 @@ impl Shared {
         let mut answer = Answer::default();
         for frame in self.notes[worker].take() {
             let camera = &frame.camera;
+            camera.failed(message);
             self.results.failed(&frame.header, frame.arrival, Reason::Engine, message, &mut answer);
             answer.set_context(worker);
             camera.order.publish(frame.ticket, &mut answer, |answer| self.send(camera, answer));
@@ -420,6 +447,16 @@ fn note(camera: &Camera, sent: Result<(), BusError>) {
         camera.vitals().add(Counter::Errors, 1);
         tracing::error!(camera = camera.name(), %error, "result lost");
     }
+}
+
+/// Whether a thread hangs in the engine.
+pub(crate) fn is_hung(end: Option<&End>) -> bool {
+    matches!(end, Some(End::Hung(_)))
+}
+
+/// What is said of a backend that hangs while it loads the model.
+pub(crate) fn not_loaded_in_time() -> String {
+    format!("loading the model did not end within {} s", LOADING_MAX_NS / 1_000_000_000)
 }
 
 fn no_lane(shapes: &Shapes, lane: usize) -> String {

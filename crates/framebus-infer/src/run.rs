@@ -1,7 +1,7 @@
 //! The pipeline: taker, workers and loader around a loaded engine.
 
 use crate::camera::Camera;
-use crate::pool::{Outside, Shared};
+use crate::pool::{Outside, Shared, is_hung};
 use crate::publish::Results;
 use crate::scheduler::{Bounds, Policy};
 use crate::watch::Watch;
@@ -162,6 +162,10 @@ pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<End, Failure> {
     shared.outside.shutdown.request();
     shared.stop();
     let ended = join(&shared, threads, &mut taker.watch);
+    if ended.as_ref().is_ok_and(|end| is_hung(Some(end))) {
+        // Whatever else is wrong: the process cannot end in order.
+        return ended;
+    }
     taken?;
     ended
 }
@@ -173,32 +177,31 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<
 /// Waits for the threads, but for those that hang in the engine.
 fn join(shared: &Shared, threads: Vec<JoinHandle<()>>, watch: &mut Watch) -> Result<End, Failure> {
     let begin_ns = clock::monotonic_ns();
-    let hangs = |end: Option<&End>| matches!(end, Some(End::Hung(_)));
     while !threads.iter().all(JoinHandle::is_finished) {
         std::thread::park_timeout(JOIN);
         let now_ns = clock::monotonic_ns();
         watch.advance(now_ns);
-        shared.look_at_engine(watch);
+        let _ = shared.look_at_engine(watch);
         shared.outside.progress.store(true, Ordering::Relaxed);
-        if hangs(shared.end()) {
-            let in_engine = shared.notes.iter().any(|note| note.batch().is_some());
-            if !in_engine || now_ns.saturating_sub(begin_ns) > GRACE_NS {
+        if is_hung(shared.end().as_ref()) {
+            // The loader, the last of the threads, has no frames.
+            let mut workers = threads.iter().zip(&shared.notes);
+            let busy = workers.any(|(thread, note)| !thread.is_finished() && !note.is_lost());
+            if !busy || now_ns.saturating_sub(begin_ns) > GRACE_NS {
                 break;
             }
         }
     }
-    let message = match shared.end() {
-        Some(end) => end.reason(),
-        None => "the worker that had this frame panicked",
-    };
+    let end = shared.end();
+    let message = end.as_ref().map_or("the worker that had this frame panicked", End::reason);
     (0..shared.notes.len()).for_each(|worker| shared.fail_in_engine(worker, message));
-    if !hangs(shared.end()) {
+    if !is_hung(end.as_ref()) {
         let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         if panicked > 0 {
             return Err(Failure::message(Kind::Bug, "a worker panicked; its words are above"));
         }
     }
-    Ok(shared.end().cloned().unwrap_or(End::Asked))
+    Ok(end.unwrap_or(End::Asked))
 }
 
 /// Makes the cameras those of `sources`. One that stays keeps its subscription, its queue
@@ -297,33 +300,37 @@ impl Taker<'_> {
         }
         self.looked_ns = now_ns;
         let awake_ns = self.watch.advance(now_ns);
-        shared.look_at_engine(&mut self.watch);
+        let long = shared.look_at_engine(&mut self.watch);
         if now_ns.saturating_sub(self.looked_at_all_ns) < LOOK_AT_ALL_NS {
             return;
         }
         self.looked_at_all_ns = now_ns;
         // What was sent before this process listened woke nobody.
         heard.iter().for_each(|heard| shared.take(heard.number));
-        self.watch_process(shared, now_ns, awake_ns);
+        self.watch_process(shared, now_ns, awake_ns, long);
         heard.iter_mut().for_each(|heard| heard.look(shared, awake_ns));
     }
 
-    /// Says whether results go out, and how long a restart ago is no news.
-    fn watch_process(&mut self, shared: &Shared, now_ns: u64, awake_ns: u64) {
+    /// Says whether the engine answers and results go out, and for a while that it was
+    /// started again.
+    fn watch_process(&mut self, shared: &Shared, now_ns: u64, awake_ns: u64, long: bool) {
         if shared.end().is_some() {
             return;
         }
         let process = &shared.outside.process;
         let sending_since = shared.results.sending_since_ns();
         let blocked = sending_since != 0 && now_ns.saturating_sub(sending_since) > BLOCKED_NS;
-        match (blocked, process.state()) {
-            (true, _) => process.set_state(State::Stalled, "a sink takes no results"),
-            (false, State::Stalled) => process.set_state(State::Live, ""),
-            _ => {}
+        if blocked {
+            process.set_state(State::Stalled, "a sink takes no results");
+        } else if long {
+            let backend = shared.info.backend;
+            process.set_state(State::Stalled, &format!("{backend} takes unusually long to answer"));
+        } else if process.state() == State::Stalled {
+            process.set_state(State::Live, "");
         }
         if self.told && awake_ns > TOLD_NS {
             self.told = false;
-            if !shared.is_failing() {
+            if !shared.is_failing() && process.state() == State::Degraded {
                 process.set_state(State::Live, "");
             }
         }

@@ -4,9 +4,11 @@ use crate::backends::{Book, Kind as Fault};
 use crate::camera::camera_vitals;
 use crate::engine;
 use crate::ledger::{Ledger, Legacy};
+use crate::pool::not_loaded_in_time;
 use crate::publish::Results;
 use crate::run::{End, Parts, Source, run};
 use crate::scheduler::Policy;
+use crate::watch::LOADING_MAX_NS;
 use framebus_bus::Delivery;
 use framebus_config::{Camera, Config, Diff, Source as CameraSource};
 use framebus_engine::Engine;
@@ -21,9 +23,6 @@ use std::time::Duration;
 
 /// How often waiting looks up.
 const LOOK: Duration = Duration::from_millis(100);
-/// Loading a model that takes longer hangs, ns: a big one that was never prepared takes a
-/// minute on a slow machine.
-const LOADING_MAX_NS: u64 = 300_000_000_000;
 
 /// Runs the inference process until it is asked to stop.
 ///
@@ -48,6 +47,10 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         (Ledger::default(), Legacy::default())
     });
     let mut book = Book::open(&folder);
+    let restarted = book.told(now_s()).map(str::to_owned);
+    if let Some(reason) = &restarted {
+        process.set_state(State::Starting, &format!("loading the model again: {reason}"));
+    }
     note_orphans(&mut book, &legacy);
     let publisher = service.bus().result_publisher(service.shutdown().flag())?;
     let mut results = Results::new(publisher, ledger);
@@ -68,7 +71,9 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         })?,
         Err(reason) => {
             process.set_state(State::Stalled, &reason);
-            book.note(now_s(), order.first().map_or("", |name| name), Fault::Hung, &reason);
+            // Those that this build does not have did not hang.
+            let here = order.iter().find(|name| framebus_engine::backend(name).is_ok());
+            book.note(now_s(), here.map_or("", |name| name), Fault::Hung, &reason);
             reporter.publish();
             framebus_service::abandon("infer", &Failure::message(Kind::Unavailable, reason));
         }
@@ -82,7 +87,9 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         input = %info.base, mode = ?info.mode, contexts = info.contexts, "engine ready"
     );
     results.loaded(info);
-    let restarted = book.told(now_s()).map(str::to_owned);
+    order.iter().take_while(|name| *name != backend).for_each(|name| {
+        book.not_loaded(now_s(), name);
+    });
     let book = Arc::new(Mutex::new(book));
     let returning = Arc::new(Mutex::new(None));
     crate::backends::watch_for_return(
@@ -169,8 +176,7 @@ fn load_within(
             Err(RecvTimeoutError::Timeout) => service.progress(),
         }
         if clock::monotonic_ns() - begin_ns > LOADING_MAX_NS {
-            let limit_s = LOADING_MAX_NS / 1_000_000_000;
-            return Err(format!("loading the model did not end within {limit_s} s"));
+            return Err(not_loaded_in_time());
         }
     }
 }

@@ -17,6 +17,12 @@ const PAUSE_NS: u64 = 250_000_000;
 /// An engine may take so many times as long as it usually does, whatever the limit, so
 /// that slow models on slow machines live.
 const TIMES_USUAL: u64 = 10;
+/// A batch that takes longer, and twice as long as usual, is told of before it is given
+/// up, ns.
+const LONG_NS: u64 = 2_000_000_000;
+/// Preparing the model for an input takes no longer, ns: a big one that was never prepared
+/// takes a minute on a slow machine.
+pub(crate) const LOADING_MAX_NS: u64 = 300_000_000_000;
 
 /// A frame in the engine.
 #[derive(Debug, Clone)]
@@ -39,6 +45,19 @@ struct Given {
     batch: u64,
     lane: usize,
     frames: Vec<InEngine>,
+    /// The worker has lost a batch, and ends when it comes back.
+    lost: bool,
+}
+
+/// How long a worker has been in the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// No longer than it may be.
+    Short,
+    /// So long that whoever watches wants to know.
+    Long,
+    /// Too long: this is no engine any more.
+    Over(Duration),
 }
 
 impl Note {
@@ -64,7 +83,14 @@ impl Note {
 
     /// Takes the frames away from the worker.
     pub(crate) fn take(&self) -> Vec<InEngine> {
-        std::mem::take(&mut self.given().frames)
+        let mut given = self.given();
+        given.lost |= !given.frames.is_empty();
+        std::mem::take(&mut given.frames)
+    }
+
+    /// Whether a batch was taken away from the worker.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.given().lost
     }
 
     /// Number and lane of the batch that is in the engine.
@@ -81,14 +107,14 @@ pub(crate) struct Watch {
     timeout_ns: u64,
     looked_ns: u64,
     awake_ns: u64,
-    /// Batch that was seen last, and when first.
+    /// Batch that was seen last, and when first; the loader's behind those of the workers.
     seen: Vec<(u64, u64)>,
 }
 
 impl Watch {
     pub(crate) fn new(timeout: Duration, workers: usize, now_ns: u64) -> Self {
         let timeout_ns = timeout.as_nanos() as u64;
-        Self { timeout_ns, looked_ns: now_ns, awake_ns: 0, seen: vec![(0, 0); workers] }
+        Self { timeout_ns, looked_ns: now_ns, awake_ns: 0, seen: vec![(0, 0); workers + 1] }
     }
 
     /// Time has passed; answers what of it this process ran since it started, ns.
@@ -98,17 +124,32 @@ impl Watch {
         self.awake_ns
     }
 
-    /// How long the worker's batch has been in the engine when that is too long. A lane
-    /// that has not answered yet (`usual_ns` 0) gets more time: nobody knows its usual.
-    pub(crate) fn overdue(&mut self, worker: usize, batch: u64, usual_ns: u64) -> Option<Duration> {
-        let seen = &mut self.seen[worker];
+    fn since_ns(&mut self, thread: usize, batch: u64) -> u64 {
+        let seen = &mut self.seen[thread];
         if seen.0 != batch {
             *seen = (batch, self.awake_ns);
         }
-        let usual_ns = if usual_ns == 0 { self.timeout_ns } else { usual_ns };
-        let limit_ns = self.timeout_ns.max(TIMES_USUAL * usual_ns);
-        let since_ns = self.awake_ns - seen.1;
-        (since_ns > limit_ns).then(|| Duration::from_nanos(since_ns))
+        self.awake_ns - seen.1
+    }
+
+    /// How long the worker's batch has been in the engine. A lane that has not answered yet
+    /// (`usual_ns` 0) gets more time: nobody knows its usual.
+    pub(crate) fn batch(&mut self, worker: usize, batch: u64, usual_ns: u64) -> Wait {
+        let since_ns = self.since_ns(worker, batch);
+        let patience_ns = if usual_ns == 0 { self.timeout_ns } else { usual_ns };
+        if since_ns > self.timeout_ns.max(patience_ns.saturating_mul(TIMES_USUAL)) {
+            Wait::Over(Duration::from_nanos(since_ns))
+        } else if since_ns > LONG_NS.max(usual_ns.saturating_mul(2)) {
+            Wait::Long
+        } else {
+            Wait::Short
+        }
+    }
+
+    /// Whether the loader's work of this number takes too long.
+    pub(crate) fn is_loading_too_long(&mut self, load: u64) -> bool {
+        let loader = self.seen.len() - 1;
+        self.since_ns(loader, load) > LOADING_MAX_NS
     }
 }
 
@@ -126,11 +167,38 @@ mod tests {
     /// Looks every 0.1 s from `from_ns` until the batch is overdue; answers when.
     fn first_overdue(watch: &mut Watch, from_ns: u64, usual_ns: u64) -> u64 {
         let mut now_ns = from_ns;
-        while watch.overdue(0, 1, usual_ns).is_none() {
+        while !matches!(watch.batch(0, 1, usual_ns), Wait::Over(_)) {
             now_ns += LOOK;
             watch.advance(now_ns);
         }
         now_ns
+    }
+
+    #[test]
+    fn a_batch_that_takes_long_is_told_of_before_it_is_given_up() {
+        let long_s = |usual_ns| {
+            let mut watch = watch();
+            let mut waits = (0..300).map(|look| {
+                watch.advance(look * LOOK);
+                watch.batch(0, 1, usual_ns)
+            });
+            waits.position(|wait| wait == Wait::Long).map(|look| look / 10)
+        };
+        assert_eq!(long_s(0), Some(2), "the first batch");
+        assert_eq!(long_s(SECOND / 2), Some(2));
+        assert_eq!(long_s(3 * SECOND), Some(6), "a slow model");
+        assert_eq!(long_s(SECOND / 10), None, "given up first");
+    }
+
+    #[test]
+    fn preparing_an_input_ends_or_hangs() {
+        let mut watch = watch();
+        let too_long = (1..).find(|look| {
+            watch.advance(look * LOOK);
+            watch.is_loading_too_long(1)
+        });
+        assert_eq!(too_long, Some(3002));
+        assert!(!watch.is_loading_too_long(3), "another one");
     }
 
     #[test]
@@ -145,8 +213,8 @@ mod tests {
         let mut watch = watch();
         for look in 1..100 {
             watch.advance(look * LOOK);
-            assert_eq!(watch.overdue(0, look / 15, 1), None);
-            assert_eq!(watch.overdue(1, 7, 1).is_some(), look > 21, "{look}");
+            assert_eq!(watch.batch(0, look / 15, 1), Wait::Short);
+            assert_eq!(watch.batch(1, 7, 1) != Wait::Short, look > 21, "{look}");
         }
     }
 
@@ -154,9 +222,9 @@ mod tests {
     fn time_in_which_the_process_did_not_run_is_not_the_engines() {
         let mut watch = watch();
         watch.advance(LOOK);
-        assert_eq!(watch.overdue(0, 1, 1), None);
+        assert_eq!(watch.batch(0, 1, 1), Wait::Short);
         watch.advance(3600 * SECOND);
-        assert_eq!(watch.overdue(0, 1, 1), None);
+        assert_eq!(watch.batch(0, 1, 1), Wait::Short);
         let overdue = first_overdue(&mut watch, 3600 * SECOND, 1);
         assert_eq!(overdue, 3600 * SECOND + 18 * LOOK);
     }
@@ -165,5 +233,6 @@ mod tests {
     fn frames_are_answered_by_whoever_takes_them_out() {
         let note = Note::default();
         assert!(!note.end() && note.take().is_empty() && note.batch().is_none());
+        assert!(!note.is_lost(), "nothing was taken away");
     }
 }

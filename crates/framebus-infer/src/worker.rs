@@ -122,10 +122,12 @@ impl Shared {
                         batch_size: batch.len(),
                         context: worker,
                     };
+                    camera.answered();
                     self.results.ok(frame.header(), arrival, &inferred, answer);
                 }
                 Err((reason, message)) => {
                     camera.look_again();
+                    camera.failed(message);
                     self.results.failed(frame.header(), arrival, *reason, message, answer);
                     answer.set_context(worker);
                 }
@@ -170,7 +172,9 @@ impl Shared {
                 return;
             }
             tracing::info!(input = %shape, "preparing the model");
+            self.load_turns.fetch_add(1, Ordering::Relaxed);
             let result = contexts(engine, shape);
+            self.load_turns.fetch_add(1, Ordering::Relaxed);
             match &result {
                 Ok(_) => tracing::info!(input = %shape, "model prepared"),
                 Err(error) => tracing::error!(input = %shape, error, "model not prepared"),

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+/// An engine that takes longer hangs.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Calls that hang until the test lets them go.
 #[derive(Clone, Default)]
 struct Trap(Arc<(Mutex<bool>, Condvar)>);
@@ -41,7 +44,7 @@ fn a_batch_in_an_engine_that_hangs_fails_once_and_the_process_ends() {
         }
         Ok(())
     });
-    engine.contexts = 2;
+    (engine.contexts, engine.timeout) = (2, TIMEOUT);
     let pipeline = world.start(engine, &[("a", CLIP), ("b", CLIP)]);
     let mut a = world.camera("a", CLIP, 64, 36);
     let mut b = world.camera("b", CLIP, 128, 72);
@@ -82,12 +85,13 @@ fn a_process_that_stops_does_not_wait_for_an_engine_that_hangs() {
     let world = World::new(Limits::default());
     let (trap, calls) = (Trap::default(), Arc::new(AtomicUsize::new(0)));
     let (caught, counted) = (trap.clone(), calls.clone());
-    let engine = Played::new(move |_, _, _| {
+    let mut engine = Played::new(move |_, _, _| {
         if counted.fetch_add(1, Ordering::Relaxed) > 0 {
             caught.hang();
         }
         Ok(())
     });
+    engine.timeout = TIMEOUT;
     let pipeline = world.start(engine, &[("a", LIVE)]);
     let mut a = world.camera("a", LIVE, 64, 36);
     a.send();
@@ -99,6 +103,109 @@ fn a_process_that_stops_does_not_wait_for_an_engine_that_hangs() {
     assert_eq!(last.len(), 1);
     assert_eq!((last[0].sequence, last[0].outcome), (1, Outcome::Failed));
     trap.open();
+}
+
+/// One camera's frames hang, from the second on, while the other's go wrong.
+#[test]
+fn an_engine_that_fails_and_hangs_holds_up_nobody() {
+    let world = World::new(Limits::default());
+    let trap = Trap::default();
+    let caught = trap.clone();
+    let mut engine = Played::new(move |_, _, batch| match batch[0].view.width() {
+        64 if number(&batch[0]) > 0 => {
+            caught.hang();
+            Ok(())
+        }
+        64 => Ok(()),
+        _ => Err("broken".to_owned()),
+    });
+    (engine.contexts, engine.timeout) = (2, TIMEOUT);
+    let pipeline = world.start(engine, &[("a", CLIP), ("b", CLIP)]);
+    let (mut a, mut b) = (world.camera("a", CLIP, 64, 36), world.camera("b", CLIP, 128, 72));
+    a.send();
+    assert_eq!(pipeline.next().to_string(), "a0 ok");
+    a.send();
+    (0..10).for_each(|_| b.send());
+    assert!(pipeline.ends_within(Duration::from_secs(10)), "it waits for the thread that hangs");
+    let (ended, last) = pipeline.stop();
+    assert!(matches!(ended, Ok(End::Hung(_))), "{ended:?}");
+    let mut count = [0, 0];
+    last.iter().for_each(|got| count[usize::from(got.camera == "b")] += 1);
+    assert_eq!(count, [1, 10], "{last:?}");
+    trap.open();
+}
+
+#[test]
+fn a_process_that_must_end_does_not_wait_for_an_engine_that_hangs() {
+    let world = World::new(Limits::default());
+    let (trap, entered) = (Trap::default(), Arc::new(AtomicBool::new(false)));
+    let (caught, seen) = (trap.clone(), entered.clone());
+    let mut engine = Played::new(move |_, _, _| {
+        seen.store(true, Ordering::Relaxed);
+        caught.hang();
+        Ok(())
+    });
+    engine.timeout = TIMEOUT / 3;
+    let pipeline = world.start(engine, &[("a", LIVE)]);
+    world.camera("a", LIVE, 64, 36).send();
+    until(|| entered.load(Ordering::Relaxed));
+    let refused = Failure::message(Kind::Changed, "[model] changed");
+    pipeline.change.send(Err(refused)).expect("it runs");
+    assert!(pipeline.ends_within(Duration::from_secs(10)));
+    // In order it could end only when the thread does.
+    let (ended, last) = pipeline.stop();
+    assert!(matches!(ended, Ok(End::Hung(_))), "{ended:?}");
+    assert_eq!(last.len(), 1, "{last:?}");
+    trap.open();
+}
+
+#[test]
+fn a_first_batch_that_takes_long_is_told_of() {
+    let world = World::new(Limits::default());
+    let trap = Trap::default();
+    let caught = trap.clone();
+    let pipeline = world.start(
+        Played::new(move |_, _, _| {
+            caught.hang();
+            Ok(())
+        }),
+        &[("a", LIVE)],
+    );
+    world.camera("a", LIVE, 64, 36).send();
+    until(|| pipeline.process.state() == State::Stalled);
+    trap.open();
+    assert_eq!(pipeline.next().to_string(), "a0 ok");
+    until(|| pipeline.process.state() == State::Live);
+    pipeline.stop().0.expect("stops well");
+}
+
+#[test]
+fn a_camera_whose_frames_fail_is_not_live_beside_one_whose_do_not() {
+    let world = World::new(Limits::default());
+    let broken = Arc::new(AtomicBool::new(true));
+    let fails = broken.clone();
+    let pipeline = world.start(
+        Played::new(move |_, _, batch| match batch[0].view.width() {
+            128 if fails.load(Ordering::Relaxed) => Err("broken".to_owned()),
+            _ => Ok(()),
+        }),
+        &[("good", LIVE), ("bad", LIVE)],
+    );
+    let mut good = world.camera("good", LIVE, 64, 36);
+    let mut bad = world.camera("bad", LIVE, 128, 72);
+    let state = |camera: usize| pipeline.vitals[camera].state();
+    for sequence in 0..5 {
+        bad.send();
+        assert_eq!(pipeline.next().to_string(), format!("bad{sequence} failed engine"));
+        good.send();
+        assert_eq!(pipeline.next().to_string(), format!("good{sequence} ok"));
+        assert_eq!((state(0), state(1)), (State::Live, State::Degraded));
+    }
+    broken.store(false, Ordering::Relaxed);
+    bad.send();
+    assert_eq!(pipeline.next().to_string(), "bad5 ok");
+    assert_eq!(state(1), State::Live);
+    pipeline.stop().0.expect("stops well");
 }
 
 #[test]

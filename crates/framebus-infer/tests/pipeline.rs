@@ -319,12 +319,18 @@ fn an_engine_that_keeps_failing_ends_the_process() {
     let engine = Played::new(|_, _, _| Err("broken".to_owned()));
     let pipeline = world.start(engine, &[("a", CLIP)]);
     let mut camera = world.camera("a", CLIP, 64, 36);
-    for _ in 0..10 {
+    // Ten of them at the latest; fewer where they take half a second.
+    let mut failed = 0;
+    while failed < 10 && !pipeline.shutdown.requested() {
         camera.send();
         let got = pipeline.next();
-        assert_eq!(got.outcome, Outcome::Failed);
-        assert_eq!(got.message, "played failed in inference: broken");
+        if got.reason != Reason::Stopping {
+            assert_eq!(got.outcome, Outcome::Failed);
+            assert_eq!(got.message, "played failed in inference: broken");
+            failed += 1;
+        }
     }
+    assert!(failed >= 3);
     let (ended, _) = pipeline.stop();
     let words = "played failed in inference: broken".to_owned();
     assert_eq!(ended.expect("no failure of its own"), End::Failing(words));
@@ -350,9 +356,10 @@ fn a_batch_that_goes_well_does_not_take_the_end_back() {
     let mut broken = world.camera("broken", CLIP, 64, 36);
     slow.send();
     until(|| standing.load(Ordering::Relaxed));
-    for _ in 0..10 {
+    while !pipeline.shutdown.requested() {
         broken.send();
-        assert_eq!(pipeline.next().outcome, Outcome::Failed);
+        let got = pipeline.next();
+        assert!(got.outcome == Outcome::Failed || got.reason == Reason::Stopping, "{got}");
     }
     open.send(()).expect("a worker waits");
     assert_eq!(pipeline.next().to_string(), "slow0 ok");

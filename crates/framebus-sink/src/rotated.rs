@@ -52,7 +52,10 @@ impl Rotated {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        for number in (0..self.keep).rev() {
+        // Where a new file could not be made the last time, the old one has been set aside
+        // already: once more would push an older one out for nothing.
+        let aside = if self.path.exists() { self.keep } else { 0 };
+        for number in (0..aside).rev() {
             match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -113,6 +116,20 @@ mod tests {
         assert_eq!(read(&folder.path().join("a.1")), "5\n6\n");
         assert_eq!(read(&folder.path().join("a.2")), "3\n4\n");
         assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 3);
+    }
+
+    #[test]
+    fn what_was_set_aside_stays_while_no_new_file_can_be_made() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let path = folder.path().join("a");
+        let mut file = Rotated::open(&path, 2, 2).expect("opens");
+        file.write(b"1\n").expect("written");
+        file.write(b"2\n").expect("written");
+        // As a failed attempt leaves it: the newest is aside, and nothing in its place.
+        std::fs::remove_file(folder.path().join("a.1")).expect("there");
+        std::fs::rename(&path, folder.path().join("a.1")).expect("renamed");
+        file.write(b"3\n").expect("written");
+        assert_eq!((read(&path), read(&folder.path().join("a.1"))), ("3\n".into(), "2\n".into()));
     }
 
     #[test]

@@ -115,25 +115,22 @@ impl Supervisor {
         Ok(changed)
     }
 
+    /// Children that `config` wants and that there are not yet; none is started.
+    ///
+    /// # Errors
+    /// When a program is missing.
+    pub(crate) fn added(&self, config: &Config) -> Result<Vec<Unit>, Failure> {
+        let here = |duty: &Duty| self.units.iter().any(|unit| unit.name == duty.shown());
+        duties(config).filter(|duty| !here(duty)).map(|duty| self.unit(duty)).collect()
+    }
+
     /// Takes over a changed configuration, which the children find in the applied copy:
     /// what is concerned is started, stopped or started again, the rest goes on.
     /// Inference takes cameras and sinks over in place. What had failed for good is
-    /// tried again.
-    ///
-    /// # Errors
-    /// When a program is missing; nothing has been changed then.
-    pub(crate) fn reload(&mut self, config: &Config, diff: &Diff) -> Result<(), Failure> {
-        let mut added = Vec::new();
+    /// tried again. `added` is what [`added`](Self::added) said of `config`.
+    pub(crate) fn reload(&mut self, config: &Config, diff: &Diff, added: Vec<Unit>) {
         let is_in = |names: &[String], duty: &Duty| names.iter().any(|name| name == duty.name());
-        let sinks = config.enabled_sinks().map(Duty::sink);
-        let captures = config.enabled_cameras().map(Duty::capture);
-        let duties: Vec<Duty> = sinks.chain(captures).collect();
-        for duty in &duties {
-            let here = self.units.iter().any(|unit| unit.name == duty.shown());
-            if !here {
-                added.push(self.unit(duty.clone())?);
-            }
-        }
+        let duties: Vec<Duty> = duties(config).collect();
         self.up = config.up;
         self.disabled = disabled(config);
         for unit in &mut self.units {
@@ -165,7 +162,6 @@ impl Supervisor {
             }
         }
         self.units.extend(added);
-        Ok(())
     }
 
     /// Whether no camera will deliver anything any more.
@@ -216,6 +212,11 @@ impl Supervisor {
         }
         self.units.clear();
     }
+}
+
+/// What sinks and captures do. Readers first, so that they miss nothing.
+fn duties(config: &Config) -> impl Iterator<Item = Duty> {
+    config.enabled_sinks().map(Duty::sink).chain(config.enabled_cameras().map(Duty::capture))
 }
 
 /// Records of the cameras that are switched off.

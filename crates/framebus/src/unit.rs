@@ -222,25 +222,33 @@ impl Unit {
     pub(crate) fn renew(&mut self, up: &Up) {
         self.backoff = Backoff::new(up.restart_min_ms, up.restart_max_ms);
         self.failures = 0;
-        match std::mem::replace(&mut self.phase, Phase::Waiting { until_ns: 0 }) {
-            Phase::Running(child) | Phase::Leaving { child, .. } => self.leave(child, up, true),
-            _ => {}
+        if !self.leave(up, true) {
+            self.phase = Phase::Waiting { until_ns: 0 };
         }
     }
 
     /// It is not wanted any more.
     pub(crate) fn retire(&mut self, up: &Up) {
-        match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Running(child) | Phase::Leaving { child, .. } => self.leave(child, up, false),
-            _ => self.vitals.set_state(State::Stopping, ""),
+        self.vitals.set_state(State::Stopping, "");
+        if !self.leave(up, false) {
+            self.phase = Phase::Stopped;
         }
     }
 
-    fn leave(&mut self, child: Box<Child>, up: &Up, again: bool) {
-        child.terminate();
-        self.vitals.set_state(State::Stopping, "");
-        let until_ns = clock::monotonic_ns() + (up.drain_s * 1e9) as u64;
-        self.phase = Phase::Leaving { child, until_ns, again };
+    /// Asks a child to stop, once: a second wish would abort it. Returns whether there
+    /// is one.
+    fn leave(&mut self, up: &Up, again: bool) -> bool {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Running(child) => {
+                child.terminate();
+                self.vitals.set_state(State::Stopping, "");
+                let until_ns = clock::monotonic_ns() + (up.drain_s * 1e9) as u64;
+                Phase::Leaving { child, until_ns, again }
+            }
+            Phase::Leaving { child, until_ns, .. } => Phase::Leaving { child, until_ns, again },
+            _ => return false,
+        };
+        true
     }
 
     fn start(&mut self, around: &Around<'_>) {
@@ -254,6 +262,8 @@ impl Unit {
             Ok(child) => {
                 self.starts += 1;
                 self.live_since_ns = None;
+                // It may have been killed and then asked to leave.
+                self.hung = None;
                 self.vitals.set_pid(child.pid());
                 self.vitals.set_state(State::Starting, "");
                 self.phase = Phase::Running(Box::new(child));

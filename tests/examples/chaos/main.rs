@@ -98,7 +98,7 @@ fn configure(world: &World, records: &Path) -> PathBuf {
     // fails far more often than anything that could be mended.
     world.config(&format!(
         "frame_subscribers = 6\nresult_subscribers = 16\n[up]\nrestart_min_ms = 100\n\
-         restart_max_ms = 500\n[model]\npath = {model:?}\n[[sink]]\nname = \"records\"\n\
+         restart_max_ms = 500\nbreaker_s = 1.0\n[model]\npath = {model:?}\n[[sink]]\nname = \"records\"\n\
          kind = \"jsonl\"\npath = {records:?}\nrotate_mib = 1024\n{cameras}"
     ))
 }

@@ -178,13 +178,15 @@ impl Outcome {
                 format!("{} {aim}", if *reached { "ok    " } else { "MISSED" })
             }),
         );
-        let examples = self
-            .log
-            .torn
-            .iter()
-            .chain(&self.log.errors)
-            .chain(&self.log.contradictions)
-            .chain(&self.leftovers);
+        let troubles = self.log.troubles();
+        let examples = [
+            &self.log.torn,
+            &self.log.errors,
+            &self.log.contradictions,
+            &self.leftovers,
+            &troubles,
+        ];
+        let examples = examples.into_iter().flatten();
         lines.extend(examples.take(10).map(|example| format!("       {example}")));
         lines.extend(self.wrong_end.iter().cloned());
         lines.join("\n")
@@ -217,6 +219,8 @@ impl Outcome {
                 "before": shm(self.shm_before), "most": shm(self.shm_most), "after": shm(self.shm_after),
             },
             "leftovers": self.leftovers,
+            "errors": self.log.errors,
+            "not_live": self.log.troubles(),
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::pattern::{CAMERAS, Camera};
 use framebus_bus::{Bus, BusError, Domain};
 use framebus_service::clock;
 use framebus_tests::wait_until;
-use framebus_types::{Counter, Health, Outcome, Role, text};
+use framebus_types::{Counter, Health, Outcome, Role, State, text};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +59,26 @@ pub(crate) struct Log {
     pub(crate) health: BTreeMap<(u32, String, u32), Health>,
     /// Health records whose counters do not add up.
     pub(crate) contradictions: Vec<String>,
+}
+
+impl Log {
+    /// What the supervisor last said of processes that are not live.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let mut newest: BTreeMap<&str, &Health> = BTreeMap::new();
+        for ((role, name, _), record) in &self.health {
+            if *role == u32::from(Role::Child) {
+                let kept = newest.entry(name).or_insert(record);
+                if record.updated_ns > kept.updated_ns {
+                    *kept = record;
+                }
+            }
+        }
+        newest
+            .into_iter()
+            .filter(|(_, record)| record.state != u32::from(State::Live))
+            .map(|(name, record)| format!("{name}: {}", text::unpack(&record.reason)))
+            .collect()
+    }
 }
 
 /// The threads that fill a [`Log`].

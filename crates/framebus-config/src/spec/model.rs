@@ -70,8 +70,8 @@ pub(super) static MODEL: [Key; 14] = [
         .doc(
             "An engine that does not answer a batch within this, or within ten times what it \
              usually takes, hangs: the batch's frames fail and inference starts again.",
-            "Seconds would be a long silence; the first batch after a start may take ten times \
-             as long.",
+            "Seconds would be a long silence; the first batch of an input shape, of which nobody \
+             knows what is usual, may take ten times as long.",
         )
         .also(&["timeout", "timeout_s", "infer_timeout_ms", "watchdog_ms"]),
     key("confidence", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.25))

@@ -24,8 +24,6 @@ use std::time::Duration;
 
 /// Longest wait for anything: a test that hangs fails instead.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// A played engine that takes longer hangs; its first batch may take ten times as long.
-pub const TIMEOUT: Duration = Duration::from_millis(300);
 pub const WIDE: Shape = Shape { height: 384, width: 640 };
 pub const LIVE: Policy = Policy { weight: 1, max_age_ns: 0, every_frame: false };
 pub const CLIP: Policy = Policy { every_frame: true, ..LIVE };
@@ -40,6 +38,8 @@ pub type Load = dyn Fn(Shape) -> Result<(), String> + Send + Sync;
 pub struct Played {
     pub contexts: usize,
     pub max_batch: usize,
+    /// One that takes longer hangs; its first batch may take ten times as long.
+    pub timeout: Duration,
     pub run: Arc<Run>,
     pub load: Arc<Load>,
 }
@@ -48,7 +48,8 @@ impl Played {
     pub fn new(
         run: impl Fn(usize, Shape, &[FrameRequest<'_>]) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
-        Self { contexts: 1, max_batch: 1, run: Arc::new(run), load: Arc::new(|_| Ok(())) }
+        let load = Arc::new(|_| Ok(()));
+        Self { contexts: 1, max_batch: 1, timeout: PATIENCE, run: Arc::new(run), load }
     }
 
     fn info(&self) -> EngineInfo {
@@ -182,7 +183,7 @@ impl World {
         let (change, changed) = std::sync::mpsc::channel();
         let body = move || -> Result<End, Failure> {
             let bus = Bus::open(&domain, "infer")?;
-            let info = engine.info();
+            let (info, timeout) = (engine.info(), engine.timeout);
             let publisher = bus.result_publisher(stop.flag())?;
             let (ledger, legacy) = Ledger::open(&domain.folder()).expect("a ledger");
             let mut results = Results::new(publisher, ledger);
@@ -206,7 +207,7 @@ impl World {
                     process: infer,
                     shutdown: stop,
                     progress: Arc::new(AtomicBool::new(false)),
-                    timeout: TIMEOUT,
+                    timeout,
                     restarted: None,
                     changed: Box::new(move || changed.try_recv().ok()),
                 },

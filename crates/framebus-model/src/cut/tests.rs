@@ -1,7 +1,11 @@
-//! That what is kept is kept byte for byte, known or not.
+//! That what is kept is kept byte for byte, known or not, and that shapes which cannot be
+//! are no panic.
 
+use super::reshape::Export;
+use super::shapes::{Freedom, Shapes};
 use super::wire::{self, Field};
 use crate::Model;
+use crate::onnx::{GraphProto, NodeProto, TensorProto};
 use crate::testing::{DflHead, TinyDetector};
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -125,4 +129,32 @@ fn weights_in_another_file_are_refused() {
     let external = external.expect("edited");
     let model = Model::from_bytes(Path::new("tiny.onnx"), external).expect("opened");
     assert_eq!(model.cut().expect_err("external").to_string(), "its weights lie in another file");
+}
+
+/// Found by fuzzing: the limits of a slice cannot be clamped to less than nothing.
+#[test]
+fn a_slice_of_a_negative_length_is_not_understood() {
+    const INT64: i32 = 7;
+    let list = |name: &str, values: &[i64]| TensorProto {
+        name: name.to_owned(),
+        dims: vec![values.len() as i64],
+        data_type: INT64,
+        int64_data: values.to_vec(),
+        ..TensorProto::default()
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let negative = TensorProto { name: "data".to_owned(), dims: vec![-3], ..list("", &[]) };
+    let graph = GraphProto {
+        initializer: vec![negative, list("from", &[0]), list("to", &[2])],
+        node: vec![NodeProto {
+            op_type: "Slice".to_owned(),
+            input: names(&["data", "from", "to"]),
+            output: names(&["part"]),
+            ..NodeProto::default()
+        }],
+        ..GraphProto::default()
+    };
+    let shapes = Shapes::follow(&graph, "images", Export { sizes: None, multiple: 32 });
+    let Freedom::Baked(reason) = &shapes.freedom[0] else { panic!("understood") };
+    assert_eq!(reason, "its input has a negative length");
 }

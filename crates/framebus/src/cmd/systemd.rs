@@ -35,7 +35,7 @@ struct Generate {
     #[command(flatten)]
     common: CommonArgs,
     /// File with the variables that the units get, in the form of EnvironmentFile=.
-    #[arg(long, default_value = "/etc/framebus/framebus.env")]
+    #[arg(long, default_value = ENVIRONMENT)]
     environment: PathBuf,
     /// Folder for units of normal priority.
     normal: PathBuf,
@@ -53,6 +53,10 @@ struct Wants {
     sink: Option<String>,
 }
 
+/// EnvironmentFile= of the units.
+pub(crate) const ENVIRONMENT: &str = "/etc/framebus/framebus.env";
+/// FRAMEBUS_APPLIED of the units.
+pub(crate) const APPLIED: &str = "/var/lib/framebus/applied.toml";
 /// Where the units are; systemd looks only at the names of the links.
 const UNITS: &str = "/usr/lib/systemd/system";
 
@@ -199,7 +203,7 @@ fn units(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The variables of an EnvironmentFile: `NAME=value`, quoted or not, `#` and `;` begin
 /// comments.
-fn environment(text: &str) -> BTreeMap<String, String> {
+pub(crate) fn environment(text: &str) -> BTreeMap<String, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
     let unquoted = |value: &str| {
         let value = value.trim();

@@ -29,10 +29,11 @@ pub(crate) const APPLIED: &str = "applied.toml";
 /// Run an instance in the foreground: one process per camera, inference, sinks
 ///
 /// Processes that die are started again after a growing wait; the reason is
-/// shown. What hangs is killed and started again. When all cameras have come to their end (files), or on Ctrl-C or
-/// SIGTERM, what is in flight is finished, everything stops, and a table says
-/// what came, what became of it and how long each stage took. `no reader` counts
-/// frames that were sent while the inference process was not there.
+/// shown. What hangs is killed and started again. When all cameras have come to
+/// their end (files), or on Ctrl-C or SIGTERM, what is in flight is finished,
+/// everything stops, and a table says what came, what became of it and how long
+/// each stage took. `no reader` counts frames that were sent while the inference
+/// process was not there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -319,7 +320,7 @@ impl<'a> Run<'a> {
     /// what is to be said, and the configuration when all processes are to start anew.
     fn reload(&mut self) -> (Value, Option<Box<Config>>) {
         let screen = self.up.screen;
-        let mut changes = None;
+        let mut planned = None;
         let taken = applied::apply(&self.config.file, &self.applied, |config| {
             let found = Changes::between(&self.config, config)?;
             if prints_results(config) && !prints_results(&self.config) {
@@ -329,26 +330,20 @@ impl<'a> Run<'a> {
                 ));
             }
             acceptable(config)?;
-            changes = Some(found);
+            planned = Some((found, self.supervisor.added(config)?));
             Ok(())
         });
-        let taken = taken.and_then(|config| {
-            let Some(changes) = changes else {
-                return Err(Failure::message(Kind::Bug, "a file that nobody has looked at"));
-            };
-            if !changes.everything {
-                self.supervisor.reload(&config, &changes.diff)?;
-            }
-            Ok((config, changes))
-        });
+        let nobody = || Failure::message(Kind::Bug, "a file that nobody has looked at");
+        let taken = taken.and_then(|config| Ok((config, planned.ok_or_else(nobody)?)));
         match taken {
-            Ok((config, changes)) => {
+            Ok((config, (changes, added))) => {
                 screen.log(&format!("reloaded {}:", config.file.display()));
                 changes.lines().iter().for_each(|line| screen.log(&format!("  {line}")));
                 let said = changes.to_json(&config);
                 if changes.everything {
                     return (said, Some(Box::new(config)));
                 }
+                self.supervisor.reload(&config, &changes.diff, added);
                 self.config = config;
                 (said, None)
             }

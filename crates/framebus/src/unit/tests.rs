@@ -106,6 +106,44 @@ fn a_wrong_configuration_is_not_tried_again_and_ends_all_only_at_the_very_start(
 }
 
 #[test]
+fn a_second_reload_does_not_abort_a_child_that_finishes() {
+    let script = "trap 'n=$((n+1)); sleep 0.5; exit $((70+n))' TERM; echo ready >&2; \
+                  while :; do sleep 0.02; done";
+    let (screen, up) = (Screen::new(true), Up { drain_s: 20.0, ..UP });
+    let ready = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let heard = ready.clone();
+    let on_line: OnLine =
+        Arc::new(move |_, _| heard.store(true, std::sync::atomic::Ordering::Relaxed));
+    let collector = Collector::default();
+    let mut unit = unit(sink(false), script);
+    let tick = |unit: &mut Unit| {
+        let now_ns = clock::monotonic_ns();
+        let (collector, screen, on_line) = (&collector, &screen, &on_line);
+        let around = Around { collector, screen, on_line, up: &up, now_ns, awake_ns: 0 };
+        unit.tick(&around).expect("goes on");
+    };
+    tick(&mut unit);
+    while !ready.load(std::sync::atomic::Ordering::Relaxed) {
+        let _ = Shutdown::new().wait(Duration::from_millis(5));
+    }
+    unit.hung = Some("hung: silent".to_owned());
+    unit.renew(&up);
+    let Phase::Leaving { until_ns, .. } = unit.phase else { panic!("it runs no more") };
+    unit.retire(&up);
+    assert!(matches!(unit.phase, Phase::Leaving { again: false, .. }));
+    unit.renew(&up);
+    let Phase::Leaving { child, until_ns: after_ns, again: true } = &mut unit.phase else {
+        panic!("it is wanted again")
+    };
+    assert_eq!(*after_ns, until_ns, "the time to finish begins once");
+    let (exit, killed) = child.finish(Duration::from_secs(20), || {});
+    assert_eq!((exit.code(), killed), (Some(71), false), "asked once");
+    tick(&mut unit);
+    tick(&mut unit);
+    assert!(matches!(unit.phase, Phase::Running(_)) && unit.hung.is_none(), "watched anew");
+}
+
+#[test]
 fn a_changed_configuration_is_no_failure() {
     let mut unit = unit(sink(false), "sleep 0.5; exit 75");
     let mut collector = Collector::default();

@@ -7,6 +7,8 @@ mod collect;
 mod redact;
 mod secrets;
 
+use crate::cmd::systemd;
+use crate::instance::DEFAULT_CONFIG;
 use crate::out;
 use crate::screen::Screen;
 use collect::Entry;
@@ -14,14 +16,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use framebus_service::{Failure, Kind, OrFail, clock};
 use redact::{Known, Redactor};
+use secrets::Packaged;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// Where the configuration is looked for when nothing is said.
-const DEFAULT_CONFIG: &str = "/etc/framebus/framebus.toml";
 
 /// Pack what somebody who helps needs to see, with secrets taken out
 ///
@@ -77,7 +77,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 /// Collects, redacts, packs. Returns the table of contents.
 fn fill(archive: &mut File, file: Option<&Path>, seconds: u64) -> Result<String, Failure> {
-    let instance = secrets::load(file).or_fail(Kind::Bug)?;
+    let packaged = Packaged {
+        applied: Path::new(systemd::APPLIED),
+        environment: Path::new(systemd::ENVIRONMENT),
+    };
+    let instance = secrets::load(file, &packaged).or_fail(Kind::Bug)?;
     let redactor = Redactor::new(&instance.known).or_fail(Kind::Bug)?;
     let mut entries = collect::all(&instance);
     for entry in &mut entries {

@@ -70,7 +70,8 @@ impl Redactor {
         }
         let mut mask = |captures: &Captures<'_>, end: &str| {
             let (head, value) = (&captures[1], &captures[2]);
-            if is_reference(value) || value.trim_matches(['"', '\'', '\\']) == MASK {
+            let secret = if end == "@" { password(value) } else { value };
+            if is_reference(secret) || bare(value) == MASK {
                 return captures[0].to_owned();
             }
             count += 1;
@@ -89,7 +90,7 @@ impl Redactor {
     pub(crate) fn values_in(&self, text: &str, origin: &str) -> Vec<Known> {
         let known = |value: &str, user: Option<&str>| Known {
             origin: origin.to_owned(),
-            value: value.trim_matches(['"', '\'', '\\']).to_owned(),
+            value: bare(value).to_owned(),
             user: user.map(str::to_owned),
         };
         let logins = self.login.captures_iter(text).map(|found| {
@@ -108,11 +109,21 @@ impl Redactor {
     }
 }
 
-/// A reference to the environment is no secret and tells the reader where to look.
+/// Without quotes.
+fn bare(value: &str) -> &str {
+    value.trim_matches(['"', '\'', '\\'])
+}
+
+/// Of a login: all of it where it has no user.
+fn password(login: &str) -> &str {
+    login.split_once(':').map_or(login, |(_, password)| password)
+}
+
+/// A reference to the environment is no secret and tells the reader where to look. One
+/// with something before or behind it is part of a secret.
 fn is_reference(value: &str) -> bool {
-    let value = value.trim_matches(['"', '\'']);
-    let value = value.rsplit_once(':').map_or(value, |(_, password)| password);
-    value.starts_with("${") && value.ends_with('}') && value.matches('$').count() == 1
+    let name = bare(value).strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
 }
 
 /// Whether a value is too short to be searched for.
@@ -204,7 +215,10 @@ mod tests {
             ("rtspsrc user-pw=x ! y", "rtspsrc user-pw=*** ! y"),
             ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
             ("password = \"${CAMERA}\"", "password = \"${CAMERA}\""),
+            ("password = \"half:${CAMERA}\"", "password = \"***\""),
+            ("password = \"${CAMERA}half}\"", "password = \"***\""),
             ("rtsp://u:${CAMERA}@h", "rtsp://u:${CAMERA}@h"),
+            ("rtsp://u:half:${CAMERA}@h", "rtsp://***@h"),
             ("401: check user and password", "401: check user and password"),
             ("Nov 22 framebus-capture@front[3]: live", "Nov 22 framebus-capture@front[3]: live"),
             ("pass: 3, bypass=1", "pass: ***, bypass=1"),

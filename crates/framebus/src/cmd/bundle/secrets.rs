@@ -1,7 +1,9 @@
 //! Which values must not be shown: those of the configuration and of the environment.
 
 use super::redact::{Known, Redactor};
+use crate::cmd::systemd::environment;
 use crate::cmd::up::APPLIED;
+use crate::instance::DEFAULT_CONFIG;
 use framebus_bus::{Domain, Limits};
 use framebus_config::{Config, Source};
 use std::collections::BTreeMap;
@@ -18,35 +20,36 @@ pub(crate) struct Instance {
     pub(crate) domain: Option<Domain>,
     pub(crate) known: Vec<Known>,
     /// Variables that the configuration needs and this process lacks, from processes
-    /// of framebus that run.
+    /// of framebus that run and from the file of the package's units.
     pub(crate) environment: Vec<(String, String)>,
 }
 
+/// Where the package keeps what may hold secrets, besides the configuration.
+pub(crate) struct Packaged<'a> {
+    /// The copy of the configuration that its units start from.
+    pub(crate) applied: &'a Path,
+    /// Variables of its units, in the form of EnvironmentFile=.
+    pub(crate) environment: &'a Path,
+}
+
 /// Reads the configuration and every secret in it.
-pub(crate) fn load(file: Option<&Path>) -> Result<Instance, regex::Error> {
-    let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
-    let references = references(&text);
-    let mut environment = BTreeMap::new();
-    let mut known = Vec::new();
-    for name in &references {
-        let origin = format!("environment variable {name}");
-        let values = running(name);
-        if let (Err(_), Some(first)) = (std::env::var(name), values.first()) {
-            environment.insert(name.clone(), first.clone());
-        }
-        let values = std::env::var(name).into_iter().chain(values);
-        known.extend(values.map(|value| Known { origin: origin.clone(), value, user: None }));
-    }
-    let lookup = |name: &str| std::env::var(name).ok().or_else(|| environment.get(name).cloned());
+pub(crate) fn load(file: Option<&Path>, packaged: &Packaged) -> Result<Instance, regex::Error> {
+    // What is not there, or may not be read, holds nothing that this user could show.
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let patterns = Redactor::new(&[])?;
+    let text = file.map(read).unwrap_or_default();
+    let of_units = read(packaged.environment);
+    let mut variables = Variables { of_units: environment(&of_units), ..Variables::default() };
+    variables.learn(&text);
     let (mut config, mut errors) = (None, String::new());
     if let Some(file) = file {
-        match framebus_config::parse(&text, file, &lookup) {
+        match framebus_config::parse(&text, file, &|name| variables.get(name)) {
             Ok(parsed) => config = Some(parsed),
             Err(found) => errors = found.to_string(),
         }
     }
-    let patterns = Redactor::new(&[])?;
-    known.extend(patterns.values_in(&text, "the configuration file"));
+    let mut known = patterns.values_in(&text, "the configuration file");
+    known.extend(patterns.values_in(&of_units, "the environment file"));
     known.extend(own_environment(&patterns));
     known.extend(config.iter().flat_map(|config| of_config(config, &patterns)));
     let domain = match &config {
@@ -54,11 +57,16 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Instance, regex::Error> {
         None => Domain::new("default", &Domain::default_root(), Limits::default()).ok(),
     };
     // What runs may be older than the file.
-    let applied = domain.as_ref().map(|domain| domain.folder().join(APPLIED));
-    let applied = applied.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-    known.extend(patterns.values_in(&applied, "the applied configuration"));
-    let older = file.and_then(|file| framebus_config::parse(&applied, file, &lookup).ok());
-    known.extend(older.iter().flat_map(|config| of_config(config, &patterns)));
+    let own = domain.as_ref().map(|domain| domain.folder().join(APPLIED));
+    for applied in own.iter().map(PathBuf::as_path).chain([packaged.applied]) {
+        let applied = read(applied);
+        variables.learn(&applied);
+        known.extend(patterns.values_in(&applied, "the applied configuration"));
+        let file = file.unwrap_or(Path::new(DEFAULT_CONFIG));
+        let older = framebus_config::parse(&applied, file, &|name| variables.get(name));
+        known.extend(older.iter().flat_map(|config| of_config(config, &patterns)));
+    }
+    known.extend(variables.known);
     known.retain(|known| !known.value.is_empty());
     Ok(Instance {
         file: file.map(Path::to_owned),
@@ -67,8 +75,40 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Instance, regex::Error> {
         errors,
         domain,
         known,
-        environment: environment.into_iter().collect(),
+        environment: variables.lacking.into_iter().collect(),
     })
+}
+
+/// Variables that configurations refer to.
+#[derive(Default)]
+struct Variables {
+    /// Of the package's units.
+    of_units: BTreeMap<String, String>,
+    /// Those that this process lacks.
+    lacking: BTreeMap<String, String>,
+    known: Vec<Known>,
+}
+
+impl Variables {
+    /// Finds what a configuration refers to: here, in processes that run, or in the
+    /// units' file.
+    fn learn(&mut self, text: &str) {
+        for name in references(text) {
+            let own = std::env::var(&name).ok();
+            let others = running(&name).into_iter().chain(self.of_units.get(&name).cloned());
+            let values: Vec<String> = own.iter().cloned().chain(others).collect();
+            if let (None, Some(first)) = (own, values.first()) {
+                self.lacking.insert(name.clone(), first.clone());
+            }
+            let origin = format!("environment variable {name}");
+            let known = |value| Known { origin: origin.clone(), value, user: None };
+            self.known.extend(values.into_iter().map(known));
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().or_else(|| self.lacking.get(name).cloned())
+    }
 }
 
 /// Passwords, and what addresses and pipelines hold.
@@ -143,6 +183,39 @@ fn running(name: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_of_the_packaged_units_are_known() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let config = |password: &str| {
+            format!(
+                "[bus]\nroot = {:?}\n[model]\npath = \"a.onnx\"\n[[camera]]\nname = \"a\"\n\
+                 source = \"rtsp://10.0.0.1/x\"\nuser = \"u\"\npassword = \"{password}\"\n",
+                folder.path().join("bus")
+            )
+        };
+        let file = write("framebus.toml", &config("${BUNDLE_TEST_NEW}"));
+        let packaged = Packaged {
+            applied: &write("applied.toml", &config("applied-${BUNDLE_TEST_OLD}")),
+            environment: &write(
+                "framebus.env",
+                "BUNDLE_TEST_NEW=\"new pass\"\nBUNDLE_TEST_OLD=oldpass\nYARD_PASSWORD=yardpass\n",
+            ),
+        };
+        let instance = load(Some(&file), &packaged).expect("patterns");
+        assert_eq!(instance.errors, "");
+        assert!(
+            instance.environment.contains(&("BUNDLE_TEST_NEW".to_owned(), "new pass".to_owned()))
+        );
+        let redactor = Redactor::new(&instance.known).expect("patterns");
+        let said = redactor.redact("a new pass, oldpass, applied-oldpass, yardpass, red").0;
+        assert_eq!(said, "a ***, ***, ***, ***, red");
+    }
 
     #[test]
     fn references_are_found_once() {

@@ -155,6 +155,11 @@ fn side(probe: &Value, key: &str) -> u32 {
 /// What to do about a reason that capture gave.
 fn next_step(source: &Source, reason: &str) -> &'static str {
     const STEPS: [(&str, &str); 12] = [
+        // Before the numbers: it begins with how many frames came.
+        (
+            "none could be decoded",
+            "set the camera's key-frame interval to 1 or 2 s, or its codec to H.264",
+        ),
         (
             "401",
             "put the right login into the camera's user and password keys, best as ${CAMERA_PASSWORD}; some cameras lock an account for minutes",
@@ -174,10 +179,6 @@ fn next_step(source: &Source, reason: &str) -> &'static str {
         ("no decoder", "`apt-get install gstreamer1.0-libav`"),
         ("no such device", "plug the camera in; `ls /dev/video*` lists those that are here"),
         ("in use by another", "end the program that uses it; `fuser -v /dev/video*` names it"),
-        (
-            "none could be decoded",
-            "set the camera's key-frame interval to 1 or 2 s, or its codec to H.264",
-        ),
         (
             "TLS",
             "use rtsp:// in a network of your own, or install the camera's certificate authority",
@@ -267,5 +268,8 @@ mod tests {
         let away = judged(&json!({"reason": "401 Unauthorized: check user and password"}));
         assert_eq!(away.level, Level::Problem(Kind::Unavailable));
         assert!(away.next.is_some_and(|next| next.contains("password keys")));
+        let black =
+            judged(&json!({"reason": "404 frames arrived within 10 s, none could be decoded"}));
+        assert!(black.next.is_some_and(|next| next.contains("key-frame interval")));
     }
 }

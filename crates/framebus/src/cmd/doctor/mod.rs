@@ -12,17 +12,14 @@ mod media;
 mod storage;
 
 use super::check;
-use crate::bounded;
-use crate::{out, screen::Screen};
+use crate::instance::DEFAULT_CONFIG;
+use crate::{bounded, out, screen::Screen};
 use finding::{Finding, Level};
 use framebus_config::Config;
 use framebus_service::{Failure, Kind};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// Where the configuration is looked for when nothing is said.
-const DEFAULT_CONFIG: &str = "/etc/framebus/framebus.toml";
 
 /// Look for whatever keeps an instance from working, and say what to do about it
 ///
