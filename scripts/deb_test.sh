@@ -189,6 +189,18 @@ systemctl is-active framebus-capture@attic
 journalctl -u framebus-config --no-pager -o short-full
 journalctl -u framebus-config -p err --no-pager | grep framebus.toml:'
 cat "$work/framebus.toml" >"$root/etc/framebus/framebus.toml"
+step "booted: framebus reload restarts only what changed" booted "$started"'
+systemctl start framebus.target; grows
+pid() { systemctl show -p MainPID --value "$1"; }
+door=$(pid framebus-capture@front-door); yard=$(pid framebus-capture@yard); infer=$(pid framebus-infer)
+sed -i "0,/name = \"yard\"/s//name = \"yard\"\nmax_age_ms = 900/" /etc/framebus/framebus.toml
+framebus reload
+for i in $(seq 100); do [ "$(pid framebus-capture@yard)" != "$yard" ] && break; sleep 0.1; done
+sleep 1; [ "$(pid framebus-capture@yard)" != "$yard" ]; grows
+[ "$(pid framebus-capture@front-door)" = "$door" ]; [ "$(pid framebus-infer)" = "$infer" ]
+echo "fps = wrong" >>/etc/framebus/framebus.toml
+not framebus reload; sleep 1; [ "$(pid framebus-capture@front-door)" = "$door" ]; grows'
+cat "$work/framebus.toml" >"$root/etc/framebus/framebus.toml"
 step "booted: it stops, and /dev/shm is empty" booted "$started"'
 systemctl start framebus.target; grows
 systemctl kill -s KILL framebus-capture@yard

@@ -9,13 +9,16 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const SUBCOMMANDS: [&str; 11] = [
+const SUBCOMMANDS: [&str; 14] = [
     "up",
     "check",
+    "doctor",
+    "bundle",
     "detect",
     "tap",
     "status",
     "top",
+    "reload",
     "trace",
     "models",
     "bench",

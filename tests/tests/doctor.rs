@@ -172,7 +172,9 @@ fn cameras_are_measured_and_a_wrong_password_is_named() {
     let said: Value = serde_json::from_str(&exit.stdout).expect("JSON");
     assert_eq!(exit.code, Some(69), "{said:#}");
     let camera = &said["cameras"][0];
-    assert_eq!((&camera["codec"], &camera["decoder"]), (&"H.264".into(), &"avdec_h264".into()));
+    assert_eq!(camera["codec"], "H.264");
+    // Which one depends on the machine's plugins and GPU.
+    assert!(camera["decoder"].as_str().is_some_and(|name| name.contains("264")), "{camera}");
     assert_eq!((&camera["width"], &camera["height"]), (&640.into(), &480.into()));
     assert_eq!(camera["fps_announced"], 20.0);
     // Of 20; a busy machine sends fewer, but never twice as many.

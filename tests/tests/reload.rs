@@ -111,7 +111,7 @@ fn an_invalid_file_changes_nothing_and_says_why() {
     }
     let world = World::new();
     let near = camera("near", "green");
-    write(&world, 2, &[near.clone()]);
+    write(&world, 2, std::slice::from_ref(&near));
     let applied = world.domain().folder().join("applied.toml");
     let results = Collector::start(&world.domain());
     let mut up = world.up(&world.path("framebus.toml"));
@@ -150,13 +150,13 @@ fn another_model_starts_inference_anew_and_another_bus_everything() {
     }
     let world = World::new();
     let near = camera("near", "green");
-    write(&world, 2, &[near.clone()]);
+    write(&world, 2, std::slice::from_ref(&near));
     let health = HealthWatch::start(&world.domain());
     let mut up = world.up(&world.path("framebus.toml"));
     let infer = health.wait_state(Role::Infer, "infer", State::Live, 60).pid;
     let capture = health.wait_state(Role::Capture, "near", State::Live, 30).pid;
 
-    write(&world, 3, &[near.clone()]);
+    write(&world, 3, std::slice::from_ref(&near));
     up.signal(Signal::HUP);
     health.wait(Role::Infer, "infer", 30, |record| {
         record.pid != infer && record.state == u32::from(State::Live)
@@ -164,12 +164,18 @@ fn another_model_starts_inference_anew_and_another_bus_everything() {
     assert_eq!(health.newest(Role::Capture, "near").map(|record| record.pid), Some(capture));
     drop(health);
 
-    // A reader of somebody else stays attached to the services in their old sizes.
+    // In other sizes the bus cannot be made while somebody else holds on to it.
     let config = world.path("framebus.toml").display().to_string();
     let mut tap = world.framebus("tap", &["tap", "--json", "--config", &config]);
     tap.wait_for_stdout("near", 20);
     let text = std::fs::read_to_string(world.path("framebus.toml")).expect("written");
-    world.write("framebus.toml", text.replace("[bus]\n", "[bus]\nresult_buffer = 9\n"));
+    world.write("framebus.toml", text.replace("[bus]\n", "[bus]\nresult_buffer = 200\n"));
+    let exit = reload(&world, &[]);
+    assert_eq!(exit.code, Some(69), "{exit:?}");
+    assert!(exit.stderr.contains(&format!("end process {} and", tap.pid())), "{}", exit.stderr);
+    assert_eq!(world.pid_of(&["framebus-capture"]), Some(capture), "what ran goes on");
+    tap.signal(Signal::TERM);
+    assert_eq!(tap.wait(10).code, Some(0));
     let exit = reload(&world, &[]);
     assert!(exit.code == Some(0) && exit.stdout.starts_with("all processes"), "{exit:?}");
     wait_until("another capture", 20, || {

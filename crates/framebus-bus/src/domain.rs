@@ -2,7 +2,7 @@
 
 use crate::{BusError, Ipc, Limits, files};
 use iceoryx2::config::Config;
-use iceoryx2::node::{Node, NodeState};
+use iceoryx2::node::{Node, NodeState, NodeView as _};
 use iceoryx2::prelude::{CallbackProgression, FileName, Path as IoxPath, SemanticString};
 use std::ffi::OsString;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -146,6 +146,23 @@ impl Domain {
             if alive { CallbackProgression::Stop } else { CallbackProgression::Continue }
         });
         alive || (listed.is_err() && self.folder().exists())
+    }
+
+    /// Numbers of the processes that have joined the instance and live.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        // A list that cannot be read to its end holds what was read.
+        let _ = Node::<Ipc>::list(&self.config, |node| {
+            if let NodeState::Alive(node) = node
+                && let Ok(pid) = node.id().pid::<Ipc>()
+                && let Ok(pid) = u32::try_from(pid.value())
+            {
+                found.push(pid);
+            }
+            CallbackProgression::Continue
+        });
+        found
     }
 
     /// Removes what is left of an instance that nobody uses any more: its folder

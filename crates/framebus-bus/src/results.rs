@@ -179,6 +179,22 @@ impl<S: Service> ResultPublisher<S> {
         header: &ResultHeader,
         detections: &[Detection],
     ) -> Result<usize, BusError> {
+        let recipients = self.send(header, detections)?;
+        self.wake();
+        Ok(recipients)
+    }
+
+    /// Wakes the readers; see [`send`](Self::send).
+    pub fn wake(&self) {
+        let _ = self.notifier.notify();
+    }
+
+    /// Like [`publish`](Self::publish), without waking the readers: for what has to be
+    /// done right after a result is out, before they take the processor.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn send(&self, header: &ResultHeader, detections: &[Detection]) -> Result<usize, BusError> {
         if !self.spec.overflow {
             let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
             readers.refresh::<S>(self.service.dynamic_config());
@@ -201,9 +217,7 @@ impl<S: Service> ResultPublisher<S> {
         } else {
             sample.write_from_slice(bytes)
         };
-        let recipients = sample.send().map_err(|error| transport(&self.spec, error))?;
-        let _ = self.notifier.notify();
-        Ok(recipients)
+        sample.send().map_err(|error| transport(&self.spec, error))
     }
 }
 

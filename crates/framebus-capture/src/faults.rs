@@ -21,6 +21,8 @@ const LOOK_NS: u64 = 190_000_000;
 const LEAST_LOOKS: u32 = 4;
 /// After an error of the decoder, frames are suspect for so long, ns.
 const DECODER_NS: u64 = 1_000_000_000;
+/// Late for so many times the limit, and what waits is given up.
+const BACKLOG: f64 = 10.0;
 /// Mean luma of pictures that are called black and white.
 const BLACK: f32 = 40.0;
 const WHITE: f32 = 215.0;
@@ -37,7 +39,9 @@ pub(crate) struct Faults {
     same_looks: u32,
     decoder_ns: Option<u64>,
     timing: Timing,
-    /// What was last said of green areas and of times.
+    /// What a sentence needs of the fault that was last there.
+    frozen_ns: u64,
+    light: f32,
     is_green: bool,
     jump_ns: i64,
     lag_ns: u64,
@@ -92,6 +96,8 @@ impl Faults {
             same_looks: 0,
             decoder_ns: None,
             timing: Timing::default(),
+            frozen_ns: 0,
+            light: 0.0,
             is_green: false,
             jump_ns: 0,
             lag_ns: 0,
@@ -104,9 +110,18 @@ impl Faults {
         })
     }
 
-    /// A new connection has times of its own.
+    /// A new connection has times of its own, nothing waits in it, and the time without one
+    /// was not spent with the same picture.
     pub(crate) fn reconnected(&mut self) {
         self.timing = Timing::default();
+        self.late = Held::default();
+        self.looked_ns = None;
+    }
+
+    /// Whether frames have been late for so long that they will not catch up.
+    pub(crate) fn has_backlog(&self, now_ns: u64) -> bool {
+        let since_ns = self.late.seen_ns.map_or(now_ns, |(since_ns, _)| since_ns);
+        self.late.counts && now_ns.saturating_sub(since_ns) >= ns(BACKLOG * self.checks.late_s)
     }
 
     /// The decoder said that something is broken.
@@ -130,10 +145,17 @@ impl Faults {
         };
         self.look_at_luma(payload, layout, now_ns);
         let uniform = self.sight.is_some_and(|sight| sight.contrast < self.checks.uniform_contrast);
+        if let Some(sight) = self.sight.filter(|_| uniform) {
+            self.light = sight.light;
+        }
         add(FLAG_UNIFORM, self.uniform.see(uniform, now_ns, hold_ns, hold_ns));
+        let same_ns = now_ns.saturating_sub(self.changed_ns);
         let frozen = self.checks.frozen_s > 0.0
             && self.same_looks >= LEAST_LOOKS
-            && now_ns.saturating_sub(self.changed_ns) >= ns(self.checks.frozen_s);
+            && same_ns >= ns(self.checks.frozen_s);
+        if frozen {
+            self.frozen_ns = same_ns;
+        }
         add(FLAG_FROZEN, self.frozen.see(frozen, now_ns, 0, hold_ns));
         let blurred = !uniform && self.sight.is_some_and(|sight| sight.blurred);
         add(FLAG_BLURRED, self.blurred.see(blurred, now_ns, hold_ns, hold_ns));
@@ -159,7 +181,7 @@ impl Faults {
         if self.looked_ns.is_some() && elapsed_ns < LOOK_NS {
             return;
         }
-        self.looked_ns = Some(now_ns);
+        let is_first = self.looked_ns.replace(now_ns).is_none();
         let Layout { width, height, .. } = *layout;
         let scene = match &mut self.scene {
             Some((scene, w, h)) if (*w, *h) == (width, height) => scene,
@@ -172,7 +194,7 @@ impl Faults {
         // After a pause no more is learned from one picture than after a second.
         let elapsed_s = (elapsed_ns as f32 * 1e-9).min(1.0);
         self.sight = scene.look(luma, layout.strides[0] as usize, elapsed_s);
-        if self.sight.is_some_and(|sight| sight.change == 0.0) {
+        if !is_first && self.sight.is_some_and(|sight| sight.change == 0.0) {
             self.same_looks = self.same_looks.saturating_add(1);
         } else {
             (self.changed_ns, self.same_looks) = (now_ns, 0);
@@ -180,7 +202,7 @@ impl Faults {
     }
 
     /// The fault that matters most, as a sentence; none when all is well.
-    pub(crate) fn sentence(&self, now_ns: u64) -> Option<String> {
+    pub(crate) fn sentence(&self) -> Option<String> {
         // A black picture is also frozen and without detail: the cause comes first.
         if self.corrupt.counts {
             let what = if self.is_green {
@@ -191,7 +213,7 @@ impl Faults {
             return Some(format!("corrupt: {what}"));
         }
         if self.uniform.counts {
-            let what = match self.sight.map_or(0.0, |sight| sight.light) {
+            let what = match self.light {
                 light if light < BLACK => "black",
                 light if light > WHITE => "white",
                 _ => "one colour",
@@ -199,8 +221,7 @@ impl Faults {
             return Some(format!("uniform: the picture shows nothing but {what}"));
         }
         if self.frozen.counts {
-            let same = about(now_ns.saturating_sub(self.changed_ns));
-            return Some(format!("frozen: the same picture for {same}"));
+            return Some(format!("frozen: the same picture for {}", about(self.frozen_ns)));
         }
         if self.blurred.counts {
             return Some(
@@ -210,7 +231,7 @@ impl Faults {
             );
         }
         if self.late.counts {
-            let lag_s = self.lag_ns / 1_000_000_000;
+            let lag_s = self.lag_ns.div_ceil(1_000_000_000);
             return Some(format!("late: frames come up to {lag_s} s after their time stamps"));
         }
         self.jump.counts.then(|| {

@@ -59,8 +59,7 @@ impl Rig {
     }
 
     fn said(&self) -> String {
-        let now_ns = self.frame * SECOND / 10 + self.delay_ns;
-        self.faults.sentence(now_ns).unwrap_or_default()
+        self.faults.sentence().unwrap_or_default()
     }
 
     /// Seconds of frames until `flag` is on one and the state says `words`; then until it is
@@ -119,7 +118,28 @@ fn frozen_after_its_time_and_not_before() {
         rig.send(&still, 0);
     }
     assert_eq!(rig.said(), "frozen: the same picture for 20 s");
+    // What ended is told as it was, until it is over.
+    let picture = rig.picture();
+    rig.send(&picture, 0);
+    rig.frame += 1;
+    rig.send(&picture, 0);
+    assert_eq!(rig.said(), "frozen: the same picture for 20 s");
     rig.recover();
+}
+
+#[test]
+fn the_time_without_a_connection_is_none_with_the_same_picture() {
+    let mut rig = Rig::new();
+    rig.recover();
+    let first = rig.picture();
+    for _ in 0..20 {
+        rig.faults.reconnected();
+        for _ in 0..10 {
+            assert!(rig.send(&first, 0).is_empty());
+        }
+        rig.frame += 600;
+    }
+    assert_eq!(rig.said(), "");
 }
 
 #[test]
@@ -188,17 +208,34 @@ fn time_stamps_that_jump_and_frames_that_come_late() {
     rig.recover();
 
     // Every frame 0.1 s later than the one before.
-    let tenths = rig.fault("late", "late: frames come up to 4 s after their time stamps", |rig| {
+    let tenths = rig.fault("late", "late: frames come up to 5 s after their time stamps", |rig| {
         rig.delay_ns += SECOND / 10;
         rig.picture()
     });
     // 3 s of lag, which take 30 frames, and 2 s of patience, which take 10.
     assert!((35..55).contains(&tenths), "{tenths}");
+    // That goes on for 30 s.
+    let has_backlog = |rig: &Rig| rig.faults.has_backlog(rig.frame * SECOND / 10 + rig.delay_ns);
+    let begin_ns = rig.frame * SECOND / 10 + rig.delay_ns;
+    while !has_backlog(&rig) {
+        let picture = rig.picture();
+        assert_eq!(rig.send(&picture, 0), ["late"]);
+    }
+    let lasted_s = (rig.frame * SECOND / 10 + rig.delay_ns - begin_ns) / SECOND;
+    assert!((26..30).contains(&lasted_s), "{lasted_s}");
     rig.delay_ns = 0;
     rig.frame += 60;
     rig.recover();
     // What is behind a new connection has nothing to do with the old times.
+    rig.delay_ns = 9 * SECOND;
+    for _ in 0..330 {
+        let picture = rig.picture();
+        rig.send(&picture, 0);
+    }
+    assert!(has_backlog(&rig) && rig.said().starts_with("late: "), "{}", rig.said());
     rig.faults.reconnected();
+    assert!(!has_backlog(&rig));
+    assert_eq!(rig.said(), "");
     rig.pts_shift = 0;
     rig.recover();
 }

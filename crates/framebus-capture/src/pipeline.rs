@@ -109,6 +109,15 @@ impl Session {
         self.tap.size()
     }
 
+    /// Whether its source is live: a new connection then begins with the present.
+    pub(crate) fn is_live(&self) -> bool {
+        // A sink that does not synchronise says no for everybody: what is in front of it knows.
+        let sink = self.pipeline.iterate_sinks().next().ok().flatten();
+        let mut latency = gst::query::Latency::new();
+        sink.and_then(|sink| sink.static_pad("sink"))
+            .is_some_and(|pad| pad.peer_query(&mut latency) && latency.result().0)
+    }
+
     /// Name of the element that decodes, if there is one.
     pub(crate) fn decoder(&self) -> Option<String> {
         let mut elements = self.pipeline.iterate_recurse();

@@ -244,8 +244,15 @@ fn test_caps(test: &TestPattern) -> gst::Caps {
 /// The user's pipeline as one element with one source pad.
 fn described(source: &Source, text: &GstPipeline) -> Result<gst::Element, CaptureError> {
     let parse = |text: &str| {
-        gst::parse::bin_from_description(text, true)
-            .map_err(|error| explain::pipeline(source, &explain::parse_error(error.message())))
+        // Not every open end: a sink pad that waits for the pad of an rtspsrc has none yet.
+        let bin = gst::parse::bin_from_description(text, false)
+            .map_err(|error| explain::pipeline(source, &explain::parse_error(error.message())))?;
+        if let Some(pad) = bin.find_unlinked_pad(gst::PadDirection::Src) {
+            gst::GhostPad::with_target(&pad)
+                .and_then(|end| bin.add_pad(&end))
+                .map_err(|error| explain::broken(source, &error.message))?;
+        }
+        Ok::<_, CaptureError>(bin)
     };
     // A description may end in caps, which GStreamer wants something behind.
     let bin = parse(text.as_str())

@@ -44,6 +44,8 @@ enum End {
     Eos(u64),
     /// Nothing comes any more; what is missing.
     Stalled(String),
+    /// More and more frames wait in front of a decoder that is too slow.
+    Late,
     Failed(CaptureError),
 }
 
@@ -101,6 +103,11 @@ impl Supervisor<'_> {
                     explain::reason(source, "the camera ended the stream")
                 }
                 End::Eos(_) => return Ok(Ended::Source),
+                End::Late => {
+                    let camera = self.camera.name.as_str();
+                    tracing::warn!(camera, "frames stay late: connecting anew, without what waits");
+                    continue;
+                }
                 End::Stalled(reason) => {
                     self.say(State::Stalled, &reason);
                     self.output.vitals().add(Counter::Errors, 1);
@@ -257,13 +264,14 @@ impl Supervisor<'_> {
             self.backoff.reset();
         }
         let decoder = watch.degraded(now_ns).map(|fault| format!("decoder errors: {fault}"));
-        let picture = || self.output.faults(|faults| faults.sentence(now_ns)).flatten();
+        let picture = || self.output.faults(|faults| faults.sentence()).flatten();
         match decoder.or_else(picture) {
             Some(fault) => self.say(State::Degraded, &fault),
             None => self.say(State::Live, ""),
         }
         watch.describe(&self.camera.source, self.output, session);
-        None
+        let has_backlog = self.output.faults(|faults| faults.has_backlog(now_ns));
+        (has_backlog == Some(true) && session.is_live()).then_some(End::Late)
     }
 
     /// Before the first frame of a connection.

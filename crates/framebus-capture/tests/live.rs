@@ -124,6 +124,28 @@ fn silence_is_a_stall_and_ends_in_a_reconnect() {
 }
 
 #[test]
+fn a_backlog_is_given_up_for_the_present() {
+    let (_server, port) =
+        Server::start(&["--port", "0", "--size", "320x240", "--fps", "20", "test"]);
+    // In place of a decoder that takes twice the time that it has.
+    let source = format!(
+        "rtspsrc location=rtsp://127.0.0.1:{port}/cam protocols=tcp latency=0 ! decodebin ! \
+         identity sleep-time=100000"
+    );
+    let limits = "late_s = 0.3\nfault_hold_s = 0.5";
+    let mut rig = Rig::new("", &format!("source = \"gst:{source}\"\n{limits}\n{FAST}"));
+    rig.start();
+    rig.wait_for_state(State::Degraded, "late: frames come up to 1 s after");
+    let again = rig.wait_for("new connection", |record| record.counter(Counter::Reconnects) >= 1);
+    assert_eq!(again.counter(Counter::Errors), 0, "{}", rig.log());
+    rig.wait_for_log("frames stay late: connecting anew");
+    rig.forget();
+    rig.wait_for_state(State::Live, "");
+    assert_eq!(rig.terminate(), 0);
+    rig.last();
+}
+
+#[test]
 fn a_device_that_is_not_there_is_tried_again() {
     let mut rig = Rig::new("", &format!("source = \"v4l2:/dev/nosuchvideo\"\n{FAST}"));
     rig.start();

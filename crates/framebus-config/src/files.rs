@@ -2,10 +2,10 @@
 
 use crate::error::{ConfigError, ConfigErrors};
 use crate::model::{Config, JsonlPath, SinkKind};
-use crate::{Source, parse};
+use crate::{InstanceName, Source, parse};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
@@ -50,6 +50,23 @@ pub fn load_applied(path: &Path, applied: &Path) -> Result<Config, ConfigErrors>
         ConfigErrors::from(whole_file(message, Some((line, column + 1)), None))
     })?;
     parse(text, path, &|name| std::env::var(name).ok())
+}
+
+/// `instance` and `bus.root` of a file that may have errors elsewhere: enough to find what
+/// runs from it. Values that are absent are the defaults, `None` where one is no string or
+/// no instance's name.
+pub fn whereabouts(path: &Path) -> Option<(InstanceName, Option<PathBuf>)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let table = DeTable::parse_recoverable(&text).0.into_inner();
+    let name = match table.get("instance") {
+        Some(value) => value.get_ref().as_str()?,
+        None => "default",
+    };
+    let root = match table.get("bus").and_then(|bus| bus.get_ref().get("root")) {
+        Some(value) => Some(path.parent()?.join(value.get_ref().as_str()?)),
+        None => None,
+    };
+    Some((InstanceName::try_from(name).ok()?, root))
 }
 
 fn unreadable(error: &io::Error, what: &str) -> String {

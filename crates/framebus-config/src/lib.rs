@@ -46,7 +46,7 @@ mod value;
 
 pub use diff::Diff;
 pub use error::{ConfigError, ConfigErrors};
-pub use files::{check_files, load, load_applied};
+pub use files::{check_files, load, load_applied, whereabouts};
 pub use model::{
     Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Config, Delivery, InputShape,
     JsonlPath, Log, LogFormat, LogLevel, Mode, Model, Pace, PictureChecks, Precision,

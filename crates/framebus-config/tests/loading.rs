@@ -250,7 +250,10 @@ fn every_value_arrives_where_it_belongs() {
     };
     assert_eq!(config.bus, bus);
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
-    assert_eq!(config.up, Up { restart_min_ms: 20, restart_max_ms: 30, drain_s: 0.5, ..Up::default() });
+    assert_eq!(
+        config.up,
+        Up { restart_min_ms: 20, restart_max_ms: 30, drain_s: 0.5, ..Up::default() }
+    );
 }
 
 #[test]
@@ -429,4 +432,24 @@ fn pictures_of_live_sources_are_checked_unless_told_otherwise() {
         let config = parse(&text, Path::new("/etc/x.toml"), &env).expect("a valid configuration");
         assert_eq!(config.cameras[0].checks.is_some(), checked, "{camera}");
     }
+}
+
+#[test]
+fn a_file_with_errors_still_says_which_instance_it_speaks_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.toml");
+    let found = |text: &str| {
+        std::fs::write(&path, text).expect("a writable folder");
+        whereabouts(&path).map(|(name, root)| (name.to_string(), root))
+    };
+    let at = |name: &str, root: Option<&str>| {
+        Some((name.to_owned(), root.map(|r| folder.path().join(r))))
+    };
+    assert_eq!(
+        found("instance = \"a\"\n[bus]\nroot = \"b\"\n[[camera]]\nfps = ["),
+        at("a", Some("b"))
+    );
+    assert_eq!(found("fps = what"), at("default", None));
+    assert_eq!(found("instance = \"not a name\""), None);
+    assert_eq!(found("[bus]\nroot = 5"), None);
 }

@@ -236,10 +236,12 @@ impl Results {
         // Also when it fails: some readers may have it, the others see a gap.
         numbered.next += 1;
         self.sending_since_ns.store(header.times.result_ns, Ordering::Relaxed);
-        let sent = numbered.publisher.publish(&header, detections);
+        let sent = numbered.publisher.send(&header, detections);
         self.sending_since_ns.store(0, Ordering::Relaxed);
-        drop(numbered);
+        // Before anybody wakes up: killed in between, the frame would have two results.
         self.ledger.leave(entry);
+        numbered.publisher.wake();
+        drop(numbered);
         sent?;
         let counter = counter(&header);
         vitals.add(counter, 1);

@@ -147,7 +147,8 @@ fn a_process_that_must_end_does_not_wait_for_an_engine_that_hangs() {
     });
     engine.timeout = TIMEOUT / 3;
     let pipeline = world.start(engine, &[("a", LIVE)]);
-    world.camera("a", LIVE, 64, 36).send();
+    let mut a = world.camera("a", LIVE, 64, 36);
+    a.send();
     until(|| entered.load(Ordering::Relaxed));
     let refused = Failure::message(Kind::Changed, "[model] changed");
     pipeline.change.send(Err(refused)).expect("it runs");
@@ -171,7 +172,8 @@ fn a_first_batch_that_takes_long_is_told_of() {
         }),
         &[("a", LIVE)],
     );
-    world.camera("a", LIVE, 64, 36).send();
+    let mut a = world.camera("a", LIVE, 64, 36);
+    a.send();
     until(|| pipeline.process.state() == State::Stalled);
     trap.open();
     assert_eq!(pipeline.next().to_string(), "a0 ok");
@@ -270,15 +272,16 @@ fn frames_of_a_process_that_died_are_failed_by_the_next_one() {
 fn cameras_come_and_go_while_another_one_loses_nothing() {
     const FRAMES: u64 = 90;
     let world = World::new(Limits { result_buffer: 1024, max_detections: 1, ..Limits::default() });
-    let sources = vec![source("stays", LIVE), source("goes", CLIP)];
+    // Every-frame: a live camera may lose one on a busy machine without anybody's fault.
+    let sources = vec![source("stays", CLIP), source("goes", CLIP)];
     let keep = sources[0].vitals.clone();
     let pipeline = world.start_with(Played::new(|_, _, _| Ok(())), sources);
     let again = || {
-        let mut stays = source("stays", LIVE);
+        let mut stays = source("stays", CLIP);
         stays.vitals = keep.clone();
         stays
     };
-    let mut stays = world.camera("stays", LIVE, 64, 36);
+    let mut stays = world.camera("stays", CLIP, 64, 36);
     let mut goes = world.camera("goes", CLIP, 64, 36);
     goes.send();
     assert_eq!(pipeline.next().to_string(), "goes0 ok");

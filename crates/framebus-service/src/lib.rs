@@ -51,7 +51,7 @@ pub use reload::Reload;
 pub use run::{CommonArgs, Service, exit_code, parse_args, run};
 pub use shutdown::Shutdown;
 pub use supervised::ENV as SUPERVISED_ENV;
-pub use vitals::{Reporter, Vitals};
+pub use vitals::{Reporter, Vitals, without_figures};
 
 /// Name under which the inference process subscribes to frames. An every-frame
 /// source waits for it before it sends its first frame.

@@ -130,6 +130,8 @@ fn start<A: AsRef<CommonArgs>>(
     body: impl FnOnce(A, Service) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let common = args.as_ref().clone();
+    // Before the file is read: a change after that is heard, and ends nobody.
+    let reload = Reload::on_signal().or_fail(Kind::Bug)?;
     let config = match reload::read(&common) {
         Ok(config) => config,
         Err(errors) => {
@@ -139,7 +141,6 @@ fn start<A: AsRef<CommonArgs>>(
     };
     log::init(&config.log);
     let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
-    let reload = Reload::on_signal().or_fail(Kind::Bug)?;
     stop_on_panic(shutdown.clone());
     supervised::watch(shutdown.clone()).or_fail(Kind::Bug)?;
     let bus = Arc::new(Bus::open(&domain(&config)?, role)?);

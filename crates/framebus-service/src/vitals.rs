@@ -92,12 +92,13 @@ impl Vitals {
         counts.max_ns.fetch_max(duration_ns, Relaxed);
     }
 
-    /// Says what state this is in and why; logged when it changes.
+    /// Says what state this is in and why; logged when more than figures change.
     pub fn set_state(&self, state: State, reason: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.state == state && told.reason == reason {
             return;
         }
+        let new = told.state != state || without_figures(&told.reason) != without_figures(reason);
         if told.state != state {
             told.since_ns = clock::monotonic_ns();
         }
@@ -106,6 +107,7 @@ impl Vitals {
         told.reason.push_str(reason);
         drop(told);
         match state {
+            _ if !new => {}
             State::Degraded | State::Stalled | State::Offline => {
                 tracing::warn!(role = %self.role, name = self.name, %state, reason, "state");
             }
@@ -162,6 +164,13 @@ impl Vitals {
             ..Health::default()
         }
     }
+}
+
+/// What a reason says apart from its figures: "silent for 4 s" is no news after "silent
+/// for 3 s".
+#[must_use]
+pub fn without_figures(reason: &str) -> String {
+    reason.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 /// Publishes vitals once a second, and once more at the end. Feeds systemd's

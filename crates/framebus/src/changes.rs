@@ -10,6 +10,8 @@ pub(crate) struct Changes {
     pub(crate) diff: Diff,
     /// Every process starts anew.
     pub(crate) everything: bool,
+    /// Services are made anew, in other sizes.
+    pub(crate) sizes: bool,
 }
 
 impl Changes {
@@ -30,8 +32,8 @@ impl Changes {
         }
         let diff = Diff::between(old, new);
         let limits = |config| framebus_service::domain(config).map(|domain| *domain.limits());
-        let everything = diff.everything || limits(old)? != limits(new)?;
-        Ok(Self { diff, everything })
+        let sizes = limits(old)? != limits(new)?;
+        Ok(Self { everything: diff.everything || sizes, diff, sizes })
     }
 
     /// One line for each thing that is done.
@@ -120,7 +122,7 @@ mod tests {
         };
         // Only every-frame cameras are left: results now wait for their readers.
         let changes = Changes::between(&old, &without_live).expect("possible");
-        assert!(changes.everything && !changes.diff.everything);
+        assert!(changes.everything && changes.sizes && !changes.diff.everything);
         assert!(changes.lines()[0].starts_with("all processes"));
         let same = Changes::between(&old, &old).expect("possible");
         assert_eq!(same.lines(), ["nothing has changed"]);

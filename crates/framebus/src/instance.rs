@@ -1,5 +1,6 @@
 //! Which instance a command speaks of, and being its only supervisor.
 
+use crate::{cmd, out};
 use framebus_bus::{Bus, Domain, Limits};
 use framebus_config::Config;
 use framebus_service::{Failure, Kind, OrFail, Shutdown};
@@ -40,13 +41,29 @@ impl Where {
         let named = self.instance.is_some() || self.root.is_some();
         let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| !named && file.exists());
         if let Some(file) = self.config.clone().or_else(default) {
-            let config = framebus_config::load(&file).or_fail(Kind::Config)?;
+            let config = match framebus_config::load(&file) {
+                Ok(config) => config,
+                Err(errors) => running(&file).ok_or(errors).or_fail(Kind::Config)?,
+            };
             return Ok((framebus_service::domain(&config)?, Some(config)));
         }
         let root = self.root.clone().unwrap_or_else(Domain::default_root);
         let instance = self.instance.as_deref().unwrap_or("default");
         Ok((Domain::new(instance, &root, Limits::default())?, None))
     }
+}
+
+/// The configuration that an instance runs from although `file` has errors.
+fn running(file: &Path) -> Option<Config> {
+    let (instance, root) = framebus_config::whereabouts(file)?;
+    let root = root.unwrap_or_else(Domain::default_root);
+    let domain = Domain::new(instance.as_str(), &root, Limits::default()).ok()?;
+    let config = framebus_config::load_applied(file, &applied_copy(file, &domain)).ok()?;
+    out::note(format_args!(
+        "{} has errors (`framebus check` shows them); this is what runs",
+        file.display()
+    ));
+    Some(config)
 }
 
 /// A view of a running instance from outside.
@@ -136,6 +153,14 @@ pub(crate) fn is_supervised(domain: &Domain) -> bool {
 
 fn lock_file(domain: &Domain) -> PathBuf {
     domain.folder().join("up.lock")
+}
+
+/// The copy of `file` that the instance runs from: that of `framebus up` in its folder,
+/// otherwise, for the packaged file, that of the services. It need not be there.
+pub(crate) fn applied_copy(file: &Path, domain: &Domain) -> PathBuf {
+    let own = domain.folder().join(cmd::up::APPLIED);
+    let packaged = file == Path::new(DEFAULT_CONFIG) && !own.is_file();
+    if packaged { cmd::systemd::APPLIED.into() } else { own }
 }
 
 fn folder_id(domain: &Domain) -> Option<(u64, u64)> {

@@ -17,6 +17,10 @@ const SILENT_NS: u64 = 2_500_000_000;
 const IDLE_NS: u64 = 4_000_000_000;
 /// What ended in order is spoken of for so long, ns.
 const REMEMBERED_NS: u64 = 5_000_000_000;
+/// Names are taken from whoever writes on the bus: with 64 cameras there are some 200.
+const TRACKS_MAX: usize = 512;
+/// Records kept of one name: one a second, and a few at changes of state.
+const RECORDS_MAX: usize = 16;
 
 /// Counters that count lost frames, with the word for their cause.
 pub(crate) const CAPTURE_DROPS: [(Counter, &str); 4] = [
@@ -49,15 +53,18 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Takes a record; older ones than the newest known are left out.
+    /// Takes a record; older ones than the newest known are left out, and new names
+    /// beyond a bound that no instance reaches.
     pub(crate) fn add(&mut self, record: &Health) {
         let Ok(role) = Role::try_from(record.role) else { return };
         let name = crate::out::plain(text::unpack(&record.name));
+        let full = self.tracks.len() >= TRACKS_MAX;
         match self.tracks.get_mut(&(role, name.clone())) {
             Some(track) => track.add(record),
-            None => {
+            None if !full => {
                 self.tracks.insert((role, name), Track::new(record));
             }
+            None => {}
         }
     }
 
@@ -211,10 +218,10 @@ impl Track {
             self.first_ns = Some(newest.updated_ns);
         }
         self.window.push_back(*record);
-        while self
-            .window
-            .get(1)
-            .is_some_and(|second| record.updated_ns.saturating_sub(second.updated_ns) >= WINDOW_NS)
+        while self.window.len() > RECORDS_MAX
+            || self.window.get(1).is_some_and(|second| {
+                record.updated_ns.saturating_sub(second.updated_ns) >= WINDOW_NS
+            })
         {
             self.window.pop_front();
         }
@@ -382,6 +389,20 @@ mod tests {
         assert!(p50 < 12.0 && p99 > 35.0, "{p50} {p99}");
         let now_p50 = track.latency(Stage::Total).quantile_ms(0.5).expect("counted");
         assert!(now_p50 > 35.0, "{now_p50}");
+    }
+
+    #[test]
+    fn invented_names_and_hasty_reports_take_bounded_memory() {
+        let mut collector = Collector::default();
+        collector.add(&record(7, S, 1, 1));
+        for number in 0..2000 {
+            let name = text::pack(&format!("invented-{number}"));
+            collector.add(&Health { name, ..record(7, S, 1, 1) });
+            collector.add(&record(7, S + number, 1, 1));
+        }
+        assert_eq!(collector.tracks().count(), TRACKS_MAX);
+        let track = collector.track(Role::Capture, "a").expect("known before");
+        assert_eq!((track.window.len(), track.latest().updated_ns), (RECORDS_MAX, S + 1999));
     }
 
     #[test]

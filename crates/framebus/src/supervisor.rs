@@ -32,11 +32,13 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     /// Plans the children; starts none. They read `applied`, a copy of what `config`
-    /// was made from.
+    /// was made from. With `again`, an instance is already running and nobody watches:
+    /// there is no failure after which nothing can go on.
     pub(crate) fn new(
         config: &Config,
         applied: &Path,
         screen: &Arc<Screen>,
+        again: bool,
     ) -> Result<Self, Failure> {
         let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
         let (json, log) = (config.log.format == LogFormat::Json, screen.clone());
@@ -63,7 +65,8 @@ impl Supervisor {
         let sinks = config.enabled_sinks().map(Duty::sink);
         let captures = config.enabled_cameras().map(Duty::capture);
         for duty in sinks.chain([Duty::Infer]).chain(captures) {
-            let unit = supervisor.unit(duty)?;
+            let mut unit = supervisor.unit(duty)?;
+            unit.was_live = again;
             supervisor.units.push(unit);
         }
         Ok(supervisor)
@@ -79,6 +82,15 @@ impl Supervisor {
     pub(crate) fn vitals(&self) -> Vec<Arc<Vitals>> {
         let children = self.units.iter().map(|unit| unit.vitals.clone());
         children.chain(self.disabled.iter().cloned()).collect()
+    }
+
+    /// Numbers of the children that run.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let running = self.units.iter().filter_map(|unit| match &unit.phase {
+            Phase::Running(child) | Phase::Leaving { child, .. } => Some(child.pid()),
+            _ => None,
+        });
+        running.collect()
     }
 
     /// Children that there are, whatever their state.

@@ -147,7 +147,8 @@ pub(crate) struct Unit {
     /// When this life was first seen live.
     live_since_ns: Option<u64>,
     starts: u32,
-    was_live: bool,
+    /// It has worked: what ends it now may pass.
+    pub(crate) was_live: bool,
     /// Why it was killed.
     hung: Option<String>,
 }

@@ -5,7 +5,7 @@ use crate::report;
 use crate::screen::Screen;
 use crate::stats::Collector;
 use framebus_bus::HealthSubscriber;
-use framebus_service::Vitals;
+use framebus_service::{Vitals, without_figures};
 use framebus_types::{Counter, Health, Role, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,8 +45,7 @@ impl Watch {
 
 /// What is on the screen.
 pub(crate) struct Shown {
-    /// What was said of each, without figures: "silent for 4 s" is no news after
-    /// "silent for 3 s".
+    /// What was said of each, without figures.
     states: BTreeMap<String, String>,
     table_ns: u64,
     summary_ns: u64,
@@ -102,10 +101,6 @@ impl Shown {
             }
         }
     }
-}
-
-fn without_figures(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 /// Waits until the results of all frames are there.

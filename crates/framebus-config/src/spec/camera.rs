@@ -252,8 +252,10 @@ pub(super) static CAMERA: [Key; 36] = [
     key("late_s", Kind::Float { min: 0.0, max: 3600.0, unit: S }, Default::Float(3.0))
         .doc(
             "Frames that come so much later after their time stamps than at best are late; 0 never. \
-             Not applied with idle_gate and with delivery = \"every-frame\".",
-            "A decoder that is too slow falls behind unnoticed, ever further.",
+             When that lasts ten times as long, a live source is connected anew. Not applied with \
+             idle_gate and with delivery = \"every-frame\".",
+            "A decoder that is too slow falls behind unnoticed, ever further; a new connection \
+             gives up the frames that wait for it.",
         )
         .also(&["late", "lag_s", "max_lag_s"]),
     key("fault_hold_s", Kind::Float { min: 0.0, max: 60.0, unit: S }, Default::Float(2.0))

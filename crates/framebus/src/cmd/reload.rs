@@ -2,7 +2,7 @@
 
 use crate::changes::Changes;
 use crate::control;
-use crate::instance::{DEFAULT_CONFIG, describe};
+use crate::instance::{DEFAULT_CONFIG, applied_copy, describe};
 use crate::out;
 use framebus_config::Config;
 use framebus_service::{CommonArgs, Failure, Kind, OrFail};
@@ -13,18 +13,21 @@ use std::process::{Command, ExitCode, Stdio};
 /// Take over a changed configuration while the instance runs
 ///
 /// The file is checked first: one with errors changes nothing. Then what changed is
-/// started, stopped or started anew; cameras that did not change lose no frame.
-/// Inference takes cameras over in place, and starts anew when [model] changed.
+/// started, stopped or started anew; cameras that did not change lose no frame, unless
+/// [bus] or [log] changed, which concerns all. Inference takes cameras over in place,
+/// and starts anew when [model] changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Says what is done; `framebus status` shows how it goes. `kill -HUP` of `framebus up`
-does the same and says so where that runs. Without `framebus up` the services of
-framebus.target are meant. The name of the instance and bus.root cannot change while it runs.
+Says what is done and does not wait until it is: `framebus status` shows how processes
+stop and start. `kill -HUP` of `framebus up` does the same and says so where that runs.
+Without --config, and while framebus.target is active, the services of systemd are meant.
+The name of the instance and bus.root cannot change while it runs.
 
-With --json, one object: ok, code, and either error, or file, done [lines],
-everything, inference, cameras and sinks {added, changed, removed}.
+With --json, one object: ok, code, and either error, or done [lines] and, except under
+systemd, file, everything, inference, cameras and sinks {added, changed, removed}.
 
-Exit codes: 0 taken over, 69 nothing runs, 78 the configuration is wrong.")]
+Exit codes: 0 taken over, 69 nothing runs, or somebody reads from a bus whose sizes
+change, 78 the configuration is wrong.")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: CommonArgs,
@@ -82,7 +85,7 @@ fn reload(args: &Args) -> Result<Value, Failure> {
 
 /// Compares with the copy that the instance runs from.
 fn dry_run(args: &Args, config: &Config) -> Result<Value, Failure> {
-    let own = framebus_service::domain(config)?.folder().join(super::up::APPLIED);
+    let own = applied_copy(&config.file, &framebus_service::domain(config)?);
     let applied = args.common.applied.clone().unwrap_or(own);
     if !applied.is_file() {
         return Err(Failure::message(
@@ -104,13 +107,12 @@ fn services_run() -> bool {
 
 /// Under systemd every process decides by itself what the change is to it.
 fn services() -> Result<Value, Failure> {
-    let wrong = |_| {
-        Failure::message(
-            Kind::Config,
-            "the configuration was not applied; journalctl -u framebus-config.service says why",
-        )
+    let wrong = |failure| {
+        let why = "journalctl -u framebus-config.service says what is wrong with the configuration";
+        Failure::message(Kind::Config, format_args!("{failure}; {why}"))
     };
-    systemctl(&["reload", "framebus-config.service"]).map_err(wrong)?;
+    // A unit that has failed cannot be reloaded: it is started then.
+    systemctl(&["reload-or-restart", "framebus-config.service"]).map_err(wrong)?;
     // New cameras and sinks get their units, old processes look, new ones start.
     systemctl(&["daemon-reload"])?;
     systemctl(&["kill", "--signal=HUP", "framebus-*.service"])?;

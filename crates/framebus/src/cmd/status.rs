@@ -1,6 +1,6 @@
 //! `framebus status`: how is everything, now?
 
-use crate::instance::{Attached, Where, describe, is_supervised};
+use crate::instance::{Attached, Where, applied_copy, describe, is_supervised};
 use crate::latency::{self, Latency};
 use crate::screen::Screen;
 use crate::stats::{Collector, Track};
@@ -163,7 +163,7 @@ fn collect(domain: &Domain, shutdown: &Shutdown) -> Result<Collector, Failure> {
 
 /// The configuration that the instance runs from: its copy, where there is one.
 fn applied(config: Config, domain: &Domain) -> Config {
-    let copy = domain.folder().join(super::up::APPLIED);
+    let copy = applied_copy(&config.file, domain);
     framebus_config::load_applied(&config.file, &copy).unwrap_or(config)
 }
 

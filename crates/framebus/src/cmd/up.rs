@@ -126,6 +126,28 @@ pub(crate) fn acceptable(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Services cannot be made in other sizes while somebody holds on to them.
+fn nobody_else(domain: &Domain, children: &[u32]) -> Result<(), Failure> {
+    let is_own = |pid: &u32| *pid == std::process::id() || children.contains(pid);
+    let others: Vec<String> = domain
+        .processes()
+        .into_iter()
+        .filter(|pid| !is_own(pid))
+        .map(|pid| pid.to_string())
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::message(
+        Kind::Unavailable,
+        format_args!(
+            "the sizes of the bus change, for which no other process may read from it: \
+             end process {} and reload again",
+            others.join(", ")
+        ),
+    ))
+}
+
 fn annotate_to(args: &Args) -> Result<(), Failure> {
     if let Some(folder) = args.annotate.as_ref().and_then(|file| file.parent())
         && !folder.as_os_str().is_empty()
@@ -163,10 +185,13 @@ impl Up<'_> {
             self.args.duration_s.map(|span| clock::monotonic_ns() + span.as_nanos() as u64);
         let control = Control::listen(domain).or_fail(Kind::Unavailable)?;
         config = applied::apply(&config.file, &domain.folder().join(APPLIED), |_| Ok(()))?;
+        let mut again = false;
         loop {
             // After a change that concerns all, services are made anew in their new sizes.
             let bus = Arc::new(Bus::open(&framebus_service::domain(&config)?, "up")?);
-            let mut run = Run::new(self, &bus, config, &control, end_ns)?;
+            let supervisor =
+                Supervisor::new(&config, &domain.folder().join(APPLIED), self.screen, again)?;
+            let mut run = Run::new(self, &bus, config, &control, end_ns, supervisor)?;
             let end = run.run(&bus)?;
             // Somebody removed them: that is why it ended.
             bus.check_files()?;
@@ -174,6 +199,7 @@ impl Up<'_> {
                 End::Asked => return Ok(()),
                 End::Again(changed) => config = *changed,
             }
+            again = true;
         }
     }
 
@@ -203,9 +229,9 @@ impl<'a> Run<'a> {
         config: Config,
         control: &'a Control,
         end_ns: Option<u64>,
+        supervisor: Supervisor,
     ) -> Result<Self, Failure> {
         let applied = bus.domain().folder().join(APPLIED);
-        let supervisor = Supervisor::new(&config, &applied, up.screen)?;
         let watch = Watch::new(bus.health_subscriber()?, supervisor.vitals());
         let progress = Arc::new(AtomicBool::new(true));
         Ok(Self {
@@ -299,7 +325,7 @@ impl<'a> Run<'a> {
                 return Ok(End::Asked);
             }
             if hung_up || asked.is_some() {
-                let (said, again) = self.reload();
+                let (said, again) = self.reload(bus.domain());
                 if let Some(stream) = asked {
                     control::answer(stream, &said);
                 }
@@ -318,7 +344,7 @@ impl<'a> Run<'a> {
 
     /// Takes over the file as it is now, unless something is wrong with it. Returns
     /// what is to be said, and the configuration when all processes are to start anew.
-    fn reload(&mut self) -> (Value, Option<Box<Config>>) {
+    fn reload(&mut self, domain: &Domain) -> (Value, Option<Box<Config>>) {
         let screen = self.up.screen;
         let mut planned = None;
         let taken = applied::apply(&self.config.file, &self.applied, |config| {
@@ -330,6 +356,9 @@ impl<'a> Run<'a> {
                 ));
             }
             acceptable(config)?;
+            if found.sizes {
+                nobody_else(domain, &self.supervisor.pids())?;
+            }
             planned = Some((found, self.supervisor.added(config)?));
             Ok(())
         });

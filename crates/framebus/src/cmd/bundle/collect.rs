@@ -2,6 +2,7 @@
 
 use super::secrets::Instance;
 use crate::bounded;
+use crate::cmd::doctor::{limits, storage};
 use framebus_bus::Domain;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -90,10 +91,24 @@ fn own(instance: &Instance, args: &[&str], bound: Duration) -> String {
     let Ok(program) = std::env::current_exe() else {
         return "the framebus program is gone\n".to_owned();
     };
+    let program = program.to_string_lossy();
     let file = instance.file.as_ref().map(|file| file.display().to_string());
-    let mut args = args.to_vec();
-    args.extend(file.iter().flat_map(|file| ["--config", file.as_str()]));
-    said(&program.to_string_lossy(), &args, &instance.environment, bound)
+    let mut line = vec![&*program];
+    line.extend(args);
+    line.extend(file.iter().flat_map(|file| ["--config", file.as_str()]));
+    let user = instance.domain.as_ref().and_then(user_of);
+    if let Some(user) = &user {
+        line.splice(0..0, ["runuser", "-u", user, "--"]);
+    }
+    said(line[0], &line[1..], &instance.environment, bound)
+}
+
+/// Whose instance it is, where that is not root, which runs this: only root may read the
+/// journal, and only the instance's own user may join its bus.
+fn user_of(domain: &Domain) -> Option<String> {
+    let owner = std::fs::symlink_metadata(domain.folder()).ok()?.uid();
+    let other = rustix::process::getuid().is_root() && owner != 0;
+    other.then(|| limits::name_of("/etc/passwd", owner))
 }
 
 fn versions() -> Entry {
@@ -138,8 +153,10 @@ fn listing(domain: &Domain) -> String {
     let mut folders = vec![domain.folder()];
     let mut left = LISTED;
     let shm = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
-    let prefix = domain.shm_prefix().as_bytes();
-    for entry in shm.filter(|e| e.file_name().as_encoded_bytes().starts_with(prefix)).take(left) {
+    let of_instance = |entry: &std::fs::DirEntry| {
+        storage::is_of(domain.instance(), &entry.file_name().to_string_lossy())
+    };
+    for entry in shm.filter(of_instance).take(left) {
         line(&entry.path());
         left -= 1;
     }
@@ -212,6 +229,22 @@ mod tests {
         let status = "{\"processes\":[{\"pid\":7},{\"pid\":0},{\"pid\":7}]}\nWARN x\n";
         assert_eq!(pids_in(status), BTreeSet::from([7]));
         assert!(pids_in("nothing runs").is_empty());
+    }
+
+    #[test]
+    fn root_looks_at_the_instance_of_another_user_as_that_user() {
+        if !rustix::process::getuid().is_root() {
+            // Only root can make a folder that is somebody else's.
+            return;
+        }
+        let root = tempfile::tempdir().expect("temp dir");
+        let limits = framebus_bus::Limits::default();
+        let domain = Domain::new("a", root.path(), limits).expect("valid");
+        assert_eq!(user_of(&domain), None, "not there");
+        std::fs::create_dir(domain.folder()).expect("made");
+        assert_eq!(user_of(&domain), None, "its own");
+        std::os::unix::fs::chown(domain.folder(), Some(1), None).expect("given away");
+        assert_eq!(user_of(&domain).as_deref(), Some("daemon"));
     }
 
     #[test]

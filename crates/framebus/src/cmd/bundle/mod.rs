@@ -40,7 +40,8 @@ values of keys named password, token, secret and the like. Not in it: environmen
 memory and core files of processes, pictures, results. Camera names, addresses and
 file names stay.
 
-Takes some seconds for each look at the instance and at its cameras.
+Takes some seconds for each look at the instance and at its cameras. As root it also
+has the journal of the services; the instance is then looked at as its own user.
 
 Exit codes: 0 written, 69 it could not be written.")]
 pub(crate) struct Args {

@@ -44,7 +44,7 @@ fn user() -> Finding {
 }
 
 /// The name of a number in /etc/passwd or /etc/group; the number where it has none.
-fn name_of(file: &str, id: u32) -> String {
+pub(crate) fn name_of(file: &str, id: u32) -> String {
     let text = read(file).unwrap_or_default();
     let found = text.lines().find_map(|line| {
         let mut fields = line.split(':');

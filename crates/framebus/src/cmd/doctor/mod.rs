@@ -6,10 +6,10 @@
 mod cameras;
 mod engine;
 mod finding;
-mod limits;
+pub(crate) mod limits;
 mod machine;
 mod media;
-mod storage;
+pub(crate) mod storage;
 
 use super::check;
 use crate::instance::DEFAULT_CONFIG;

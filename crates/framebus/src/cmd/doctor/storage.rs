@@ -39,17 +39,19 @@ struct Segment {
     bytes: u64,
 }
 
+/// Whether a file of /dev/shm belongs to an instance of this name, whichever user's.
+pub(crate) fn is_of(instance: &str, file: &str) -> bool {
+    let of_users = file.strip_prefix("fb").unwrap_or_default();
+    let rest = of_users.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('_');
+    rest.and_then(|rest| rest.strip_prefix(instance)).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// Files of instances of this name, whichever user they belong to.
 fn segments(instance: &str) -> Vec<Segment> {
     let entries = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
-    let of_instance = |name: &str| {
-        let rest = name.strip_prefix("fb")?.trim_start_matches(|c: char| c.is_ascii_digit());
-        rest.strip_prefix('_')?.strip_prefix(instance)?.strip_prefix('.').map(drop)
-    };
     let segment = |entry: std::fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        of_instance(&name)?;
-        let meta = entry.metadata().ok()?;
+        let meta = entry.metadata().ok().filter(|_| is_of(instance, &name))?;
         Some(Segment { name, uid: meta.uid(), bytes: meta.blocks() * 512 })
     };
     entries.filter_map(segment).collect()
@@ -161,6 +163,14 @@ fn disk(what: &str, folder: &Path, wanted: u64) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_an_instance() {
+        assert!(is_of("default", "fb0_default.x.data") && is_of("default", "fb1000_default.y"));
+        for other in ["fb0_default2.x", "fb0_other.x", "xfb0_default.x", "fb0default.x", ""] {
+            assert!(!is_of("default", other), "{other}");
+        }
+    }
 
     #[test]
     fn room_on_a_disk() {
