@@ -17,7 +17,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 const WIDTH: usize = 320;
@@ -49,7 +48,6 @@ const FAULTS: [(&str, Fault, &str, &str, f64); 5] = [
 struct Feeder {
     stop: Arc<AtomicBool>,
     path: PathBuf,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Feeder {
@@ -58,8 +56,13 @@ impl Feeder {
         assert!(made.is_ok_and(|status| status.success()), "mkfifo");
         let stop = Arc::new(AtomicBool::new(false));
         let (wish, broken, pipe) = (stop.clone(), broken.clone(), path.to_owned());
-        let thread = std::thread::spawn(move || feed(&pipe, fault, &broken, &wish));
-        Self { stop, path: path.to_owned(), thread: Some(thread) }
+        // Not waited for at the end: it may be blocked by a reader that outlives the test.
+        std::thread::spawn(move || {
+            while !wish.load(Relaxed) {
+                feed(&pipe, fault, &broken, &wish);
+            }
+        });
+        Self { stop, path: path.to_owned() }
     }
 }
 
@@ -68,9 +71,6 @@ impl Drop for Feeder {
         self.stop.store(true, Relaxed);
         // Wakes a feeder whose reader has never come.
         let _ = OpenOptions::new().read(true).write(true).open(&self.path);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -87,6 +87,7 @@ fn good(random: &mut u64) -> Vec<u8> {
     frame
 }
 
+/// Until the reader goes, which it does when the machine is too busy for its first frame.
 fn feed(path: &Path, fault: Fault, broken: &AtomicBool, stop: &AtomicBool) {
     let Ok(mut pipe) = OpenOptions::new().write(true).open(path) else { return };
     let mut random = 7;
@@ -116,7 +117,6 @@ fn feed(path: &Path, fault: Fault, broken: &AtomicBool, stop: &AtomicBool) {
             // Catches up at once.
             next_ns -= std::mem::take(&mut behind_ns);
         }
-        // The reader is gone when the test ends.
         if pipe.write_all(&frame).is_err() {
             return;
         }
@@ -140,7 +140,7 @@ fn config(world: &World) -> PathBuf {
         text += &format!(
             "[[camera]]\nname = \"{name}\"\nsource = \"gst:filesrc location={} blocksize=92160 ! \
              rawvideoparse format=nv12 width={WIDTH} height={HEIGHT} framerate={FPS}/1\"\n\
-             frozen_s = 3.0\nlate_s = 1.0\nfault_hold_s = 1.0\n",
+             stall_s = 20.0\nfrozen_s = 3.0\nlate_s = 1.0\nfault_hold_s = 1.0\n",
             pipe.display()
         );
     }
