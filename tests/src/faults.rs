@@ -4,15 +4,16 @@
 //! ```no_run
 //! # use framebus_tests::World;
 //! use framebus_tests::{Bystander, Usage, show_fault, wait_status};
-//! # let (world, pid): (World, u32) = todo!();
+//! # fn example(world: &World, pid: u32) {
 //! let near = Bystander::start(&world.domain(), "near");
 //! let before = Usage::of(&[pid]);
 //! // … end the RTSP server of camera "net" …
-//! show_fault(&world, "server gone", "net", "offline", "refused", 5);
+//! show_fault(world, "server gone", "net", "offline", "refused", 5);
 //! // … start it again …
-//! wait_status(&world, "net", "live", "", 10);
+//! wait_status(world, "net", "live", "", 10);
 //! Usage::assert_flat(before, Usage::of(&[pid]));
 //! assert!(near.finish() > 0);
+//! # }
 //! ```
 
 use crate::{Process, World, wait_until};
