@@ -41,11 +41,10 @@ impl Where {
         let named = self.instance.is_some() || self.root.is_some();
         let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| !named && file.exists());
         if let Some(file) = self.config.clone().or_else(default) {
-            let config = match framebus_config::load(&file) {
-                Ok(config) => config,
-                Err(errors) => running(&file).ok_or(errors).or_fail(Kind::Config)?,
+            return match framebus_config::load(&file) {
+                Ok(config) => Ok((framebus_service::domain(&config)?, Some(config))),
+                Err(errors) => running(&file).ok_or(errors).or_fail(Kind::Config),
             };
-            return Ok((framebus_service::domain(&config)?, Some(config)));
         }
         let root = self.root.clone().unwrap_or_else(Domain::default_root);
         let instance = self.instance.as_deref().unwrap_or("default");
@@ -53,17 +52,22 @@ impl Where {
     }
 }
 
-/// The configuration that an instance runs from although `file` has errors.
-fn running(file: &Path) -> Option<Config> {
+/// The instance that runs although `file` has errors, or names a variable that only its
+/// processes have; with the configuration that it runs from, where that can be read here.
+fn running(file: &Path) -> Option<(Domain, Option<Config>)> {
     let (instance, root) = framebus_config::whereabouts(file)?;
     let root = root.unwrap_or_else(Domain::default_root);
     let domain = Domain::new(instance.as_str(), &root, Limits::default()).ok()?;
-    let config = framebus_config::load_applied(file, &applied_copy(file, &domain)).ok()?;
+    if !domain.folder().is_dir() {
+        return None;
+    }
+    let config = framebus_config::load_applied(file, &applied_copy(file, &domain)).ok();
     out::note(format_args!(
-        "{} has errors (`framebus check` shows them); this is what runs",
+        "{} cannot be used as it is (`framebus check` says why); this is what runs",
         file.display()
     ));
-    Some(config)
+    let exact = config.as_ref().and_then(|config| framebus_service::domain(config).ok());
+    Some((exact.unwrap_or(domain), config))
 }
 
 /// A view of a running instance from outside.
