@@ -32,6 +32,8 @@ says so, and check that the other cameras lost no frame and that everything reco
 The time runs from the fault to the end of the command that told of it. The command itself
 takes 2.3 s, because rates need two reports of every process, and a new one starts every
 1.2 s: a state that \`framebus top\` shows at once is said here after 2.3 s at the earliest.
+Rows of picture faults are read from the health reports behind it, the sentence from a status
+somewhat later.
 
 \`live\` stands where the fault was over before the first look: what the publisher sent is
 counted (\`bad_headers\`), and so are the frames of the process that the engine took along

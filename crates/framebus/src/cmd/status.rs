@@ -33,7 +33,7 @@ With --json, one object; a key keeps its name and meaning:
 age_ms is from the decoder to the published result; stages_ms has capture, wake,
 queue, preprocess, inference, decode, publish and total (the age again). Each is
 {p50, p90, p99, max} in ms: quantiles of the last seconds, the longest since the
-process started. drops counts frames by cause since the instance started; see
+process started. drops counts frames by cause since their process started; see
 `framebus top --help`. A figure that is not known yet is null.
 
 A camera's state is the worse one of what capture and inference say of it. Changes
