@@ -207,6 +207,34 @@ pub struct StageTimes {
     pub inference_end_ns: u64,
     /// Boxes are decoded and suppressed.
     pub decoded_ns: u64,
+    /// What a server said of the batch; zeros where the engine is in this process.
+    pub server: ServerTimes,
+}
+
+/// Where the time between [`StageTimes::inference_start_ns`] and
+/// [`StageTimes::inference_end_ns`] went when a server on the other side of a connection
+/// ran the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerTimes {
+    /// The request's id in the server's own trace; 0: no server was asked.
+    pub request: u64,
+    /// Encoding the request took, us.
+    pub serialise_us: u32,
+    /// Decoding the answer took, from its last byte on, us.
+    pub receive_us: u32,
+    /// By the server's statistics a request of the last second waited so long for an
+    /// instance of the model, us; this and the next three are averages, 0 when unknown.
+    pub queue_us: u32,
+    /// Its inputs were prepared, us.
+    pub compute_input_us: u32,
+    /// The network ran, us.
+    pub compute_us: u32,
+    /// Its outputs were prepared, us.
+    pub compute_output_us: u32,
+    /// Bytes of the encoded request.
+    pub sent_bytes: u32,
+    /// Bytes of the encoded answer.
+    pub received_bytes: u32,
 }
 
 /// Answer to a batch. Kept by the caller from one `run` to the next, so that

@@ -12,7 +12,7 @@ pub mod scripted;
 
 pub use api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
-    FrameRequest, InputShape, LoadOptions, Mode, Precision, Shape, ShapePolicy, StageTimes,
-    Thresholds,
+    FrameRequest, InputShape, LoadOptions, Mode, Precision, ServerTimes, Shape, ShapePolicy,
+    StageTimes, Thresholds,
 };
 pub use registry::{NAMES, Skipped, backend, backends, expand, load_first};
