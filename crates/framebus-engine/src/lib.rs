@@ -5,10 +5,13 @@
 //! Libraries are opened at run time: a build without any of them installed works,
 //! and says what is missing when a backend is asked for.
 
+mod answer;
 pub mod api;
+mod letterboxes;
 pub mod openvino;
 pub mod registry;
 pub mod scripted;
+mod sides;
 
 pub use api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,

@@ -311,6 +311,7 @@ impl Context for ScriptedContext {
             inference_start_ns: preprocessed_ns,
             inference_end_ns: end,
             decoded_ns: end,
+            ..StageTimes::default()
         };
         Ok(())
     }

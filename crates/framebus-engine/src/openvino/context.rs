@@ -2,18 +2,15 @@
 
 use super::outputs::Outputs;
 use super::{NAME, message};
+use crate::answer::{account, with_check_picture};
 use crate::api::{
     BatchOutput, ClockNs, Context, EngineError, FrameOutput, FrameRequest, Mode, Shape, StageTimes,
-    Thresholds,
 };
+use crate::letterboxes::Letterboxes;
 use framebus_model::Model;
-use framebus_vision::{Colour, FrameView, Planes, Postprocess, Resampler};
+use framebus_vision::Postprocess;
 use openvino::{ElementType, InferRequest, InferenceError, InferenceErrorKind, Tensor};
 use std::time::Duration;
-
-/// Letterbox tables kept, one per kind of frame; the tables of a 4K source are
-/// about 100 KiB. More kinds than this on one worker build them anew each time.
-const MAX_RESAMPLERS: usize = 64;
 
 /// Much longer than any picture takes; a driver that hangs is told, not waited for. Not so
 /// for latency, where this thread computes itself.
@@ -28,8 +25,7 @@ pub(super) struct OpenVinoContext {
     shape: Shape,
     mode: Mode,
     clock: ClockNs,
-    /// Most recently used last.
-    resamplers: Vec<Resampler>,
+    letterboxes: Letterboxes,
     postprocess: Postprocess,
 }
 
@@ -56,7 +52,7 @@ impl OpenVinoContext {
             shape,
             mode,
             clock,
-            resamplers: Vec::new(),
+            letterboxes: Letterboxes::default(),
             postprocess: Postprocess::default(),
         })
     }
@@ -65,35 +61,13 @@ impl OpenVinoContext {
     /// an engine that answers NaN, nothing or another shape is refused before it goes
     /// live.
     pub(super) fn self_check(&mut self) -> Result<(), EngineError> {
-        let Shape { height, width } = self.shape;
-        // Not one colour: such a picture says little about a network.
-        let pixels: Vec<u8> = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
-        let planes = Planes::Rgb24 { data: &pixels, stride: 3 * width };
-        let view = FrameView::new(width, height, planes, Colour::default())
-            .map_err(|error| run_error("self-check", error.to_string()))?;
-        let thresholds =
-            Thresholds { confidence: 0.25, iou: 0.7, max_detections: 300, classes: None };
-        let request = FrameRequest { view, thresholds: &thresholds };
-        self.run(&[request], &mut BatchOutput::default())?;
+        with_check_picture(self.shape, |view, thresholds| {
+            self.run(&[FrameRequest { view, thresholds }], &mut BatchOutput::default())
+        })
+        .map_err(|error| run_error("self-check", error.to_string()))??;
         self.outputs.check(&self.request).map_err(|reason| run_error("self-check", reason))?;
         // A picture of this size is no camera's.
-        self.resamplers.clear();
-        Ok(())
-    }
-
-    /// Moves the tables for this kind of frame to the end of the list.
-    fn prepare(&mut self, view: &FrameView<'_>) -> Result<(), EngineError> {
-        let known = self.resamplers.iter().rposition(|resampler| resampler.matches(view));
-        if let Some(index) = known {
-            self.resamplers[index..].rotate_left(1);
-            return Ok(());
-        }
-        let new = Resampler::new(view, self.shape.width, self.shape.height)
-            .map_err(|error| run_error("letterbox", error.to_string()))?;
-        if self.resamplers.len() >= MAX_RESAMPLERS {
-            self.resamplers.remove(0);
-        }
-        self.resamplers.push(new);
+        self.letterboxes.clear();
         Ok(())
     }
 
@@ -103,10 +77,10 @@ impl OpenVinoContext {
         output: &mut FrameOutput,
     ) -> Result<StageTimes, EngineError> {
         let mut times = StageTimes::default();
-        self.prepare(&frame.view)?;
-        let Some(resampler) = self.resamplers.last_mut() else {
-            return Err(run_error("letterbox", "no tables for this frame".to_owned()));
-        };
+        let resampler = self
+            .letterboxes
+            .prepare(&frame.view, self.shape)
+            .map_err(|error| run_error("letterbox", error.to_string()))?;
         let input = self
             .input
             .get_data_mut::<f32>()
@@ -120,34 +94,17 @@ impl OpenVinoContext {
         infer(&mut self.request, self.mode)?;
         times.inference_end_ns = (self.clock)();
 
-        let thresholds = framebus_vision::Thresholds {
-            confidence: frame.thresholds.confidence,
-            iou: frame.thresholds.iou,
-            max_detections: frame.thresholds.max_detections,
-            classes: frame.thresholds.classes.as_deref(),
-        };
         let (counts, values) = self
             .outputs
             .decode(
                 &self.request,
                 &mut self.postprocess,
-                &thresholds,
+                &frame.thresholds.borrow(),
                 resampler.letterbox(),
                 &mut output.detections,
             )
             .map_err(|reason| run_error("decode", reason))?;
-        if counts.non_finite > 0 {
-            output.detections.clear();
-            return Err(run_error(
-                "decode",
-                format!(
-                    "{} of {values} output values are not finite numbers; try precision f32, else \
-                     the model is damaged",
-                    counts.non_finite
-                ),
-            ));
-        }
-        output.truncated = counts.truncated.saturating_add(counts.over_cap);
+        account(counts, values, output).map_err(|reason| run_error("decode", reason))?;
         times.decoded_ns = (self.clock)();
         Ok(times)
     }

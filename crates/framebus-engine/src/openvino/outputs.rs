@@ -1,15 +1,13 @@
 //! The network's outputs, from the request's memory to boxes.
 
 use super::message;
-use framebus_model::{Model, OutputLayout};
+use crate::answer::{MAX_SCALES, anchors, judge, largest, whole};
+use framebus_model::Model;
 use framebus_vision::{
     Counts, DenseOutput, Detection, HeadOutput, HeadScale, Layout, Letterbox, Postprocess,
     Thresholds,
 };
 use openvino::{ElementType, InferRequest, InferenceError, Tensor};
-
-/// Scales of a head; YOLO has three, with a P2 or P6 head four.
-const MAX_SCALES: usize = 5;
 
 const NO_SCALE: HeadScale<'static> =
     HeadScale { boxes: &[], classes: &[], width: 0, height: 0, stride: 1 };
@@ -29,15 +27,10 @@ impl Outputs {
         request: &InferRequest,
         (height, width): (usize, usize),
     ) -> Result<Self, String> {
-        let layout = match model.layout() {
-            OutputLayout::Dense { channels_first: true } => Layout::ChannelsFirst,
-            OutputLayout::Dense { channels_first: false } => Layout::AnchorsFirst,
-            OutputLayout::EndToEnd => Layout::EndToEnd,
-            OutputLayout::Heads => {
-                return Heads::new(model, request, (height, width)).map(Self::Heads);
-            }
-        };
-        Ok(Self::Whole(Whole { layout, classes: model.classes() }))
+        match whole(model.layout()) {
+            Some(layout) => Ok(Self::Whole(Whole { layout, classes: model.classes() })),
+            None => Heads::new(model, request, (height, width)).map(Self::Heads),
+        }
     }
 
     /// Boxes of the last inference, and how many values were read.
@@ -78,24 +71,8 @@ impl Outputs {
             }
             Self::Heads(heads) => (heads.largest(request)?, false),
         };
-        match largest {
-            // A model that suppresses by itself writes zeros for boxes that it did not find.
-            0.0 if suppresses => Ok(()),
-            0.0 => {
-                Err("its outputs are all zero; the model is damaged, export it again".to_owned())
-            }
-            largest if largest.is_finite() => Ok(()),
-            _ => Err("its outputs hold values that are not finite numbers".to_owned()),
-        }
+        judge(largest, suppresses)
     }
-}
-
-/// The largest absolute value; not finite where one is not.
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |max, value| match value.is_finite() {
-        true => value.abs().max(max),
-        false => f32::INFINITY,
-    })
 }
 
 /// A network that answers boxes.
@@ -115,7 +92,7 @@ impl Whole {
         let failed = |error: InferenceError| message(&error);
         let tensor = request.get_output_tensor_by_index(0).map_err(failed)?;
         let shape = tensor.get_shape().map_err(failed)?;
-        let anchors = self.anchors(shape.get_dimensions())?;
+        let anchors = anchors(self.layout, self.classes, 1, shape.get_dimensions())?;
         if tensor.get_element_type().map_err(failed)? != ElementType::F32 {
             return Err("the output is not float32".to_owned());
         }
@@ -124,25 +101,6 @@ impl Whole {
             return Ok(read(&[], 0));
         }
         Ok(read(tensor.get_data::<f32>().map_err(failed)?, anchors))
-    }
-
-    /// Number of boxes in an output of this shape.
-    fn anchors(&self, shape: &[i64]) -> Result<usize, String> {
-        let channels = match self.layout {
-            Layout::EndToEnd => 6,
-            Layout::ChannelsFirst | Layout::AnchorsFirst => 4 + self.classes as i64,
-        };
-        let anchors = match (self.layout, shape) {
-            (Layout::ChannelsFirst, &[1, c, n]) if c == channels => n,
-            (Layout::AnchorsFirst | Layout::EndToEnd, &[1, n, c]) if c == channels => n,
-            _ => {
-                return Err(format!(
-                    "the output has shape {shape:?}, which is not {:?} with {channels} channels",
-                    self.layout
-                ));
-            }
-        };
-        usize::try_from(anchors).map_err(|_| format!("the output has shape {shape:?}"))
     }
 }
 

@@ -6,18 +6,8 @@
 
 use super::NAME;
 use crate::api::{EngineError, InputShape, LoadOptions, Shape, ShapePolicy};
+use crate::sides::{DEFAULT_SIDE, Sides};
 use framebus_model::{Dim, Model, OutputLayout, Prepared};
-
-/// Side of the input of a dynamic model whose metadata names none: what
-/// Ultralytics trains and exports with by default.
-const DEFAULT_SIDE: usize = 640;
-
-/// Longest side accepted; an input of 16384x16384 would take 3 GiB.
-const MAX_SIDE: usize = 8192;
-
-/// What camera-shaped engines compile before they know the cameras: almost all
-/// cameras are 16:9.
-const USUAL_FRAME: (usize, usize) = (1920, 1080);
 
 /// A model and its inputs.
 #[derive(Debug, Clone)]
@@ -71,95 +61,31 @@ fn cut(model: &Model, options: &LoadOptions) -> Option<Model> {
 impl Plan {
     /// `own` is the size that the model was exported for or names.
     fn new(model: Model, own: (usize, usize), wanted: InputShape) -> Result<Self, EngineError> {
+        let sides = sides(&model);
         if let Some(batch) = model.batch().filter(|&batch| batch != 1) {
-            return Err(refuse(
-                &model,
-                format!(
-                    "it was exported for batches of {batch}; export it with batch=1 or \
-                     dynamic=True"
-                ),
-            ));
+            return Err(sides.refuse(format!(
+                "it was exported for batches of {batch}; export it with batch=1 or dynamic=True"
+            )));
         }
-        let stride = model.stride();
-        let (height, width) = own_size(&model, own);
-        let shapes = match wanted {
-            InputShape::Fixed(shape) => ShapePolicy::Fixed(shape),
-            InputShape::Auto if fixed(&model, 2).or(fixed(&model, 3)).is_some() => {
-                ShapePolicy::Fixed(Shape { height, width })
-            }
-            InputShape::Auto => {
-                let side = height.max(width).checked_next_multiple_of(stride).unwrap_or(height);
-                ShapePolicy::CameraShaped { side, stride }
-            }
-        };
-        let base = shapes.shape_for(USUAL_FRAME.0, USUAL_FRAME.1);
-        let plan = Self { model, shapes, base };
-        plan.check(base, (height, width))?;
-        Ok(plan)
+        let (shapes, base) = sides.policy(own, wanted)?;
+        Ok(Self { model, shapes, base })
     }
 
     /// Whether `shape` is one of this plan's inputs.
     pub(super) fn accepts(&self, shape: Shape) -> Result<(), EngineError> {
-        match self.shapes {
-            ShapePolicy::Fixed(only) if shape != only => Err(refuse(
-                &self.model,
-                format!("it was loaded for {only} (height x width), {shape} is wanted"),
-            )),
-            _ => self.check(shape, own_size(&self.model, (shape.height, shape.width))),
-        }
-    }
-
-    fn check(&self, shape: Shape, own: (usize, usize)) -> Result<(), EngineError> {
-        let model = &self.model;
-        let Shape { height, width } = shape;
-        let differs = |index, want| fixed(model, index).is_some_and(|have| have != want);
-        if differs(2, height) || differs(3, width) {
-            return Err(refuse(
-                model,
-                format!(
-                    "it was exported for {}x{} (height x width), {shape} is wanted; export it \
-                     with dynamic=True or use --input {}x{}",
-                    own.0, own.1, own.0, own.1
-                ),
-            ));
-        }
-        let stride = model.stride();
-        if height == 0 || width == 0 || height % stride != 0 || width % stride != 0 {
-            return Err(refuse(
-                model,
-                format!(
-                    "its input must be multiples of {stride} pixels, {shape} is not; the nearest \
-                     is {}x{}",
-                    nearest(height, stride),
-                    nearest(width, stride)
-                ),
-            ));
-        }
-        if height > MAX_SIDE || width > MAX_SIDE {
-            return Err(refuse(
-                model,
-                format!("an input of {shape} is too large; at most {MAX_SIDE} pixels a side"),
-            ));
-        }
-        Ok(())
+        sides(&self.model).accepts(self.shapes, shape)
     }
 }
 
-/// Baked-in sides win over `own`.
-fn own_size(model: &Model, own: (usize, usize)) -> (usize, usize) {
-    (fixed(model, 2).unwrap_or(own.0), fixed(model, 3).unwrap_or(own.1))
-}
-
-fn fixed(model: &Model, index: usize) -> Option<usize> {
-    model.input().shape.get(index).and_then(Dim::fixed)
-}
-
-fn nearest(side: usize, stride: usize) -> usize {
-    ((side.saturating_add(stride / 2)) / stride * stride).max(stride)
-}
-
-fn refuse(model: &Model, reason: String) -> EngineError {
-    EngineError::Unsupported { backend: NAME, model: model.name().to_owned(), reason }
+fn sides(model: &Model) -> Sides {
+    let fixed = |index: usize| model.input().shape.get(index).and_then(Dim::fixed);
+    Sides {
+        backend: NAME,
+        model: model.name().to_owned(),
+        height: fixed(2),
+        width: fixed(3),
+        stride: model.stride(),
+    }
 }
 
 #[cfg(test)]
