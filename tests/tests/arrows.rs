@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("framebus-service", &["framebus-types", "framebus-bus", "framebus-config"]),
     ("framebus-vision", &[]),
     ("framebus-model", &[]),
-    ("framebus-engine", &["framebus-model", "framebus-vision"]),
+    ("framebus-engine", &["framebus-config", "framebus-model", "framebus-vision"]),
     (
         "framebus-capture",
         &[
@@ -64,18 +64,21 @@ const TESTS: &str = "framebus-tests";
 
 /// Foreign families of crates and who alone may use them, dev-dependencies
 /// included.
-const FENCED: [(&str, &[&str]); 4] = [
+const FENCED: [(&str, &[&str]); 6] = [
     ("gstreamer", &["framebus-capture"]),
     ("iceoryx2-bb-", &["framebus-types"]),
     ("iceoryx2", &["framebus-bus"]),
     ("openvino", &["framebus-engine"]),
+    ("tonic", &["framebus-engine"]),
+    ("tokio", &["framebus-engine"]),
 ];
 
 /// Files that may contain `unsafe`.
-const UNSAFE: [&str; 4] = [
+const UNSAFE: [&str; 5] = [
     "crates/framebus-bus/src/frames.rs",
     "crates/framebus-bus/src/populate.rs",
     "crates/framebus-engine/src/openvino/probe.rs",
+    "crates/framebus-engine/src/triton/region.rs",
     "crates/framebus-infer/tests/allocations.rs",
 ];
 

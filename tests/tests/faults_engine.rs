@@ -20,7 +20,8 @@ fn shim(world: &mut World) -> Option<PathBuf> {
     if !openvino() {
         return None;
     }
-    let probed = framebus_engine::backend("openvino").and_then(|backend| backend.probe());
+    let probed = framebus_engine::backend("openvino")
+        .and_then(|backend| backend.probe(&framebus_engine::LoadOptions::new(|| 0)));
     let text = probed.expect("probed a moment ago");
     // `OpenVINO 2026.4.1-… in /path/libopenvino_c.so.2641; devices …`
     let real = text.split(" in ").nth(1).and_then(|rest| rest.split("; devices").next());

@@ -2,7 +2,7 @@
 
 use crate::model::{
     Bus, Camera, Checks, Config, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace,
-    PictureChecks, Precision, RtspTransport, Sink, SinkKind, Up,
+    PictureChecks, Precision, RtspTransport, Sink, SinkKind, Triton, TritonTransport, Up,
 };
 use crate::parse::{Document, Entry};
 use crate::spec::section;
@@ -58,6 +58,7 @@ pub(crate) fn config(document: &Document, file: &Path) -> Config {
         bus: one(document, "bus", bus),
         log: one(document, "log", log),
         model: one(document, "model", model),
+        triton: one(document, "triton", triton),
         up: one(document, "up", up),
         cameras: document.entries("camera").map(camera).collect(),
         sinks: document.entries("sink").map(sink).collect(),
@@ -129,6 +130,21 @@ pub(crate) fn model_at(path: PathBuf, entry: &Entry) -> Model {
         iou: get!(entry, "iou", Float) as f32,
         max_detections: int!(entry, "max_detections"),
         classes: get!(entry, "classes", Classes),
+    }
+}
+
+fn triton(entry: &Entry) -> Triton {
+    Triton {
+        url: get!(entry, "url", Endpoint),
+        model: get_option!(entry, "model", Text),
+        version: get_option!(entry, "version", Text),
+        transport: word!(entry, "transport", TritonTransport),
+        timeout_ms: int!(entry, "timeout_ms"),
+        max_batch: int!(entry, "max_batch"),
+        token: get_option!(entry, "token", Secret),
+        ca: get_option!(entry, "ca", Path),
+        cert: get_option!(entry, "cert", Path),
+        key: get_option!(entry, "key", Path),
     }
 }
 
@@ -225,6 +241,12 @@ impl Default for Bus {
 impl Default for Log {
     fn default() -> Self {
         log(&Entry::new(section("log")))
+    }
+}
+
+impl Default for Triton {
+    fn default() -> Self {
+        triton(&Entry::new(section("triton")))
     }
 }
 

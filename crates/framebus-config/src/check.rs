@@ -1,5 +1,7 @@
 //! What must fit together: required keys, unique names, keys that depend on each other.
 
+mod triton;
+
 use crate::parse::{Document, Entry, Walk};
 use crate::source_parse::ParsedSource;
 use crate::spec::{Default, MAX_CAMERAS, MAX_SINKS, SECTIONS};
@@ -13,6 +15,7 @@ pub(crate) fn all(walk: &mut Walk<'_>, document: &Document) {
     for entry in document.entries("up") {
         ordered(walk, entry, "restart_min_ms", "restart_max_ms");
     }
+    triton::all(walk, document);
     unique_names(walk, document, "camera", MAX_CAMERAS);
     unique_names(walk, document, "sink", MAX_SINKS);
     for entry in document.entries("camera") {

@@ -8,7 +8,7 @@ pub struct Diff {
     /// Something that every process depends on changed: `instance`, `[bus]`, `[log]`, or
     /// the sizes of the bus. All processes start anew.
     pub everything: bool,
-    /// `[model]` changed: inference starts anew.
+    /// `[model]` or `[triton]` changed: inference starts anew.
     pub model: bool,
     /// `[up]` changed: the supervisor takes it over in place.
     pub up: bool,
@@ -36,7 +36,7 @@ impl Diff {
             named(old.enabled_sinks(), new.enabled_sinks(), |sink| sink.name.as_str());
         Self {
             everything: old.instance != new.instance || old.bus != new.bus || old.log != new.log,
-            model: old.model != new.model,
+            model: old.model != new.model || old.triton != new.triton,
             up: old.up != new.up,
             cameras_added,
             cameras_removed,
@@ -96,5 +96,7 @@ mod tests {
         assert_eq!(Diff::between(&old, &with_sink).sinks_added, ["s"]);
         let bus = Diff::between(&old, &config(&format!("{a}{b}[bus]\nresult_buffer = 9\n")));
         assert!(bus.everything && bus.cameras_changed.is_empty());
+        let server = config(&format!("{a}{b}[triton]\nmodel = \"n\"\n"));
+        assert_eq!(Diff::between(&old, &server), Diff { model: true, ..Diff::default() });
     }
 }

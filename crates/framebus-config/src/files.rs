@@ -1,7 +1,7 @@
 //! What touches the disk: reading the file, and whether the files that it names exist.
 
 use crate::error::{ConfigError, ConfigErrors};
-use crate::model::{Config, JsonlPath, SinkKind};
+use crate::model::{BackendName, Config, JsonlPath, SinkKind};
 use crate::{InstanceName, Source, parse};
 use std::io;
 use std::ops::Range;
@@ -78,8 +78,9 @@ fn unreadable(error: &io::Error, what: &str) -> String {
     }
 }
 
-/// Whether the files that a configuration names exist: the model, file sources of enabled
-/// cameras, and the folders that enabled sinks write to.
+/// Whether the files that a configuration names exist: the model, certificates for a
+/// Triton server that is used, file sources of enabled cameras, and the folders that enabled
+/// sinks write to.
 ///
 /// Kept out of [`parse`] because a configuration is often checked on another machine than the
 /// one that runs it.
@@ -110,6 +111,14 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
         let message = "is a folder, not an ONNX file".to_owned();
         let path = &config.model.path;
         report("model", 0, "", "path", Problem { path, message, source: None });
+    }
+    if config.model.backend.names(BackendName::Triton) {
+        let triton = &config.triton;
+        for (key, path) in [("ca", &triton.ca), ("cert", &triton.cert), ("key", &triton.key)] {
+            if let Some(problem) = path.as_ref().and_then(|path| missing(path, "file")) {
+                report("triton", 0, "", key, problem);
+            }
+        }
     }
     for (index, camera) in config.cameras.iter().enumerate().filter(|(_, c)| c.enabled) {
         let (path, what) = match &camera.source {

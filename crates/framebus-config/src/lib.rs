@@ -29,6 +29,7 @@
 mod build;
 mod check;
 mod diff;
+mod endpoint;
 mod error;
 mod expand;
 mod files;
@@ -45,12 +46,13 @@ mod syntax;
 mod value;
 
 pub use diff::Diff;
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, ConfigErrors};
 pub use files::{check_files, load, load_applied, whereabouts};
 pub use model::{
     Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Config, Delivery, InputShape,
     JsonlPath, Log, LogFormat, LogLevel, Mode, Model, Pace, PictureChecks, Precision,
-    RtspTransport, Sink, SinkKind, Up,
+    RtspTransport, Sink, SinkKind, Triton, TritonTransport, Up,
 };
 pub use name::{CameraName, InstanceName, NameError, SinkName};
 pub use parse::parse;

@@ -16,6 +16,8 @@ pub struct Config {
     pub log: Log,
     /// The detection model and how it runs.
     pub model: Model,
+    /// The server of the `triton` backend, whether or not that is used.
+    pub triton: Triton,
     /// How `framebus up` keeps the processes alive.
     pub up: Up,
     /// At least one camera; names are unique.
@@ -278,6 +280,14 @@ pub enum Backends {
     Ordered(Vec<BackendName>),
 }
 
+impl Backends {
+    /// Whether the list names `backend`; `auto` names none.
+    #[must_use]
+    pub fn names(&self, backend: BackendName) -> bool {
+        matches!(self, Self::Ordered(names) if names.contains(&backend))
+    }
+}
+
 /// `model.input`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputShape {
@@ -346,6 +356,10 @@ macro_rules! choice {
         }
     };
 }
+
+// Below the macro, which it uses.
+mod triton;
+pub use triton::{Triton, TritonTransport};
 
 choice! {
     /// `log.level`.

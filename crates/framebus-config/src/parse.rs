@@ -351,8 +351,14 @@ impl<'a> Walk<'a> {
             // "missing" would say the same a second time.
             entry.present.insert(near.name);
         }
-        // A key of another section beats a vague resemblance within this one.
-        if !elsewhere.is_empty() {
+        // A section, or a key of another one, beats a vague resemblance within this one.
+        let sure = near.is_some_and(|near| suggest::is_other_name(near, word));
+        if let Some(section) = SECTIONS.iter().find(|section| section.name == word && !sure) {
+            let message = format!("unknown key here; {} is a section", section.header());
+            self.error(name.span(), path, None, message, None);
+            return;
+        }
+        if !elsewhere.is_empty() && !sure {
             let place = match elsewhere.as_slice() {
                 [only] if only.name.is_empty() => {
                     "at the top of the file, above the first section".to_owned()

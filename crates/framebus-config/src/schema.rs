@@ -82,6 +82,11 @@ fn key_schema(key: &Key) -> Value {
             "type": "string",
             "pattern": r"^(rtsps?://|file:|v4l2:/dev/|test:|gst:|\$\{)",
         }),
+        Kind::Endpoint => json!({
+            "type": "string",
+            "pattern": r"^(grpcs?://)?(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?$|\$\{",
+        }),
+        Kind::Version => json!({ "type": "string", "pattern": "^[1-9][0-9]{0,17}$" }),
         Kind::Backends => json!({ "oneOf": [
             { "const": "auto" },
             {

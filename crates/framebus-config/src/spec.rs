@@ -6,6 +6,7 @@
 mod camera;
 mod model;
 mod service;
+mod triton;
 
 use crate::model::{BackendName, LogFormat, LogLevel};
 
@@ -66,6 +67,10 @@ pub(crate) enum Kind {
     /// A path or `-`.
     JsonlPath,
     Source,
+    /// `HOST:PORT` of a gRPC server, in which `${VARIABLES}` are replaced.
+    Endpoint,
+    /// A version number, as text.
+    Version,
     /// Free text in which `${VARIABLES}` are replaced.
     Text,
     /// The same, never shown.
@@ -126,9 +131,11 @@ impl Kind {
             Self::Path => "must be a path in quotes".to_owned(),
             Self::JsonlPath => "must be a path in quotes, or \"-\" for standard output".to_owned(),
             Self::Source => crate::source_parse::FORMS.to_owned(),
+            Self::Endpoint => crate::endpoint::FORMS.to_owned(),
+            Self::Version => "must be a version number in quotes such as \"1\"".to_owned(),
             Self::Text | Self::Secret => "must be text in quotes".to_owned(),
             Self::Backends => format!(
-                "must be \"auto\" or a list in the order of preference such as [\"tensorrt\", \
+                "must be \"auto\" or a list in the order of preference such as [\"triton\", \
                  \"openvino\"], out of {}",
                 BackendName::NAMES.join(", ")
             ),
@@ -181,7 +188,7 @@ const MS: &str = "milliseconds";
 const S: &str = "seconds";
 
 /// In the order of `configs/framebus.toml`. The first is the top of the file.
-pub(crate) static SECTIONS: [Section; 7] = [
+pub(crate) static SECTIONS: [Section; 8] = [
     Section {
         name: "",
         array: false,
@@ -206,6 +213,15 @@ pub(crate) static SECTIONS: [Section; 7] = [
         doc: "The network that finds objects.",
         also: &["models", "engine", "detector", "inference", "network"],
         keys: &model::MODEL,
+    },
+    Section {
+        name: "triton",
+        array: false,
+        required: false,
+        doc: "The Triton inference server that the triton backend asks; used where model.backend \
+              names \"triton\".",
+        also: &["tritonserver", "triton_server", "trtis", "server", "grpc"],
+        keys: &triton::TRITON,
     },
     Section {
         name: "camera",

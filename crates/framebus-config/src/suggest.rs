@@ -66,6 +66,11 @@ pub(crate) fn section(word: &str) -> Option<&'static Section> {
     by_name(word, SECTIONS.iter().skip(1), |section| (section.name, section.also))
 }
 
+/// Whether people use `word` for `key`: no vague resemblance.
+pub(crate) fn is_other_name(key: &Key, word: &str) -> bool {
+    key.also.contains(&snake(word).as_str())
+}
+
 /// The sections that have a key of exactly this name.
 pub(crate) fn sections_with(key: &str) -> Vec<&'static Section> {
     SECTIONS.iter().filter(|section| section.key(key).is_some()).collect()

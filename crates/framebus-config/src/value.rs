@@ -5,7 +5,7 @@ use crate::model::{Area, BackendName, ClassFilter, InputShape};
 use crate::parse::{Found, Walk};
 use crate::source_parse::{ParsedSource, SourceProblem, no_scheme, parse_source, resolve};
 use crate::spec::{Default, Key, Kind, MAX_AREAS, MAX_CORES};
-use crate::{Backends, JsonlPath, Secret, suggest};
+use crate::{Backends, Endpoint, EndpointError, JsonlPath, Secret, suggest};
 use std::ops::Range;
 use std::path::PathBuf;
 use toml::Spanned;
@@ -24,6 +24,7 @@ pub(crate) enum Value {
     Path(PathBuf),
     Jsonl(JsonlPath),
     Source(ParsedSource),
+    Endpoint(Endpoint),
     Secret(Secret),
     Backends(Backends),
     Input(InputShape),
@@ -51,6 +52,7 @@ impl Value {
             (Kind::Areas, Default::EmptyList) => Self::Areas(Vec::new()),
             (_, Default::EmptyList) => Self::Names(Vec::new()),
             (Kind::Backends, Default::Word(_)) => Self::Backends(Backends::Auto),
+            (Kind::Endpoint, Default::Word(_)) => Self::Endpoint(Endpoint::default()),
             (Kind::Input, Default::Word(_)) => Self::Input(InputShape::Auto),
             (Kind::JsonlPath, Default::Word(_)) => Self::Jsonl(JsonlPath::Stdout),
             (_, Default::Word(word)) => Self::Text(word.to_owned()),
@@ -131,6 +133,12 @@ fn scalar_value(walk: &Walk<'_>, key: &Key, value: &DeValue<'_>) -> Result<Value
                 let suggestion = match key.kind {
                     Kind::Source => no_scheme("", number.as_str()).suggestion,
                     Kind::Input => rounded_shape(number.as_str()),
+                    Kind::Endpoint => {
+                        endpoint(number.as_str(), "").err().and_then(|p| p.suggestion)
+                    }
+                    Kind::Version => {
+                        is_version(number.as_str()).then(|| number.as_str().to_owned())
+                    }
                     _ => None,
                 };
                 Err(Problem { suggestion, ..wrong() })
@@ -203,6 +211,8 @@ fn text_value(walk: &Walk<'_>, key: &Key, text: &str) -> Result<Value, Problem> 
         Kind::Source => parse_source(text, walk.env, walk.folder).map(Value::Source).map_err(
             |SourceProblem { message, suggestion }| Problem { message, suggestion, item: None },
         ),
+        Kind::Endpoint => endpoint(&expand(text, walk.env)?, text).map(Value::Endpoint),
+        Kind::Version if is_version(text) => Ok(Value::Text(text.to_owned())),
         Kind::Backends if text == "auto" => Ok(Value::Backends(Backends::Auto)),
         Kind::Backends => match BackendName::from_name(text) {
             // Not a suggestion: those stand in quotes.
@@ -224,6 +234,20 @@ fn text_value(walk: &Walk<'_>, key: &Key, text: &str) -> Result<Value, Problem> 
         }),
         _ => Err(allowed()),
     }
+}
+
+/// `written` is the text before variables were replaced: what came out of one is not repeated.
+fn endpoint(text: &str, written: &str) -> Result<Endpoint, Problem> {
+    text.parse().map_err(|EndpointError { message, suggestion }| {
+        let suggestion = suggestion.filter(|_| !written.contains('$'));
+        Problem { message, suggestion, item: None }
+    })
+}
+
+/// Triton ignores versions that begin with a zero, and counts in 64 bits.
+fn is_version(text: &str) -> bool {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    digits && !text.starts_with('0') && (1..=18).contains(&text.len())
 }
 
 /// A valid name like `text`, if there is an obvious one.

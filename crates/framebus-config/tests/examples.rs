@@ -1,6 +1,8 @@
 //! The files in `configs/`: each loads, and `framebus.toml` says exactly what the code does.
 
-use framebus_config::{Bus, Camera, CameraName, Config, Log, Model, Source, TestPattern, Up};
+use framebus_config::{
+    Bus, Camera, CameraName, Config, Log, Model, Source, TestPattern, Triton, Up,
+};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ fn configs() -> PathBuf {
 }
 
 fn env(name: &str) -> Option<String> {
-    name.ends_with("_PASSWORD").then(|| "hunter2".to_owned())
+    (name.ends_with("_PASSWORD") || name.ends_with("_TOKEN")).then(|| "hunter2".to_owned())
 }
 
 fn examples() -> Vec<(PathBuf, String)> {
@@ -97,11 +99,18 @@ fn framebus_toml_documents_every_key_with_the_default_of_the_code() {
         }
         keys += 1;
     });
-    assert_eq!(keys, 69, "a new key: is it in the table, the model and the tests?");
+    assert_eq!(keys, 79, "a new key: is it in the table, the model and the tests?");
 
     // Uncommented defaults change nothing; only keys without a default appear.
-    let login = ["user = \"admin\"\n", "password = \"${CAMERA_PASSWORD}\"\n"];
-    let all = login.iter().fold(all, |all, line| {
+    // These hold for other values of source and url only.
+    let elsewhere = [
+        "user = \"admin\"\n",
+        "password = \"${CAMERA_PASSWORD}\"\n",
+        "ca = \"ca.pem\"\n",
+        "cert = \"client.pem\"\n",
+        "key = \"client.key\"\n",
+    ];
+    let all = elsewhere.iter().fold(all, |all, line| {
         assert!(all.contains(line), "{line}");
         all.replace(line, "")
     });
@@ -109,6 +118,9 @@ fn framebus_toml_documents_every_key_with_the_default_of_the_code() {
     let mut explicit = parse(&all, &path);
     assert_eq!(explicit.cameras[0].fps.take(), Some(15.0));
     assert_eq!(explicit.cameras[0].max_width.take(), Some(1920));
+    assert_eq!(explicit.triton.model.take().as_deref(), Some("yolov8n"));
+    assert_eq!(explicit.triton.version.take().as_deref(), Some("1"));
+    assert!(explicit.triton.token.take().is_some());
     assert_eq!(explicit, defaults);
 }
 
@@ -181,6 +193,7 @@ fn the_constructors_have_the_defaults_of_the_file() {
     let text = "[model]\npath = \"a.onnx\"\n[[camera]]\nname = \"a\"\nsource = \"test:ball\"";
     let config = parse(text, Path::new("x.toml"));
     assert_eq!(config.model, Model::new("a.onnx"));
+    assert_eq!(config.triton, Triton::default());
     assert_eq!(config.bus, Bus::default());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.up, Up::default());

@@ -9,6 +9,7 @@ fn env(name: &str) -> Option<String> {
         "LOGIN" => Some("admin:p@ss".to_owned()),
         "URL" => Some("rtsp://admin:p%40ss@camera/stream?token=abc".to_owned()),
         "TOKEN" => Some("hunter2".to_owned()),
+        "HOST" => Some("inference".to_owned()),
         _ => None,
     }
 }
@@ -115,6 +116,17 @@ fn every_value_arrives_where_it_belongs() {
         iou = 0.45
         max_detections = 0x64
         classes = ["person", 7]
+        [triton]
+        url = "grpcs://${HOST}:9001"
+        model = "yolo-${HOST}"
+        version = "3"
+        transport = "cuda-shared-memory"
+        timeout_ms = 50
+        max_batch = 64
+        token = "${TOKEN}"
+        ca = "/ca.pem"
+        cert = "c.pem"
+        key = "k.pem"
         [[camera]]
         name = "a"
         source = "file:x.mp4"
@@ -191,6 +203,20 @@ fn every_value_arrives_where_it_belongs() {
         classes: vec![ClassFilter::Name("person".to_owned()), ClassFilter::Number(7)],
     };
     assert_eq!(config.model, model);
+    let triton = Triton {
+        url: Endpoint { host: "inference".to_owned(), port: 9001, tls: true },
+        model: Some("yolo-inference".to_owned()),
+        version: Some("3".to_owned()),
+        transport: TritonTransport::CudaSharedMemory,
+        timeout_ms: 50,
+        max_batch: 64,
+        token: Some(Secret::new("hunter2")),
+        ca: Some("/ca.pem".into()),
+        cert: Some("/etc/c.pem".into()),
+        key: Some("/etc/k.pem".into()),
+    };
+    assert_eq!(config.triton, triton);
+    assert!(!format!("{config:?}").contains("hunter2"));
     let camera = Camera {
         name: name("a"),
         enabled: false,

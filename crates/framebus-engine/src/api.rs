@@ -6,6 +6,7 @@
 //! preprocessing belongs to the backend, because only it knows where its input
 //! memory is (host, pinned, GPU, a server's shared memory).
 
+use crate::triton::Server;
 use framebus_vision::{Detection, FrameView};
 use std::fmt;
 use std::path::PathBuf;
@@ -117,6 +118,8 @@ pub struct LoadOptions {
     pub cache: Option<PathBuf>,
     /// Run the model as it was exported: its head is not cut off.
     pub as_is: bool,
+    /// The server that the `triton` backend asks.
+    pub triton: Option<Server>,
     /// Clock for stage times.
     pub clock: ClockNs,
 }
@@ -133,6 +136,7 @@ impl LoadOptions {
             threads: 0,
             cache: None,
             as_is: false,
+            triton: None,
             clock,
         }
     }
@@ -163,6 +167,8 @@ pub struct EngineInfo {
     pub max_batch: usize,
     /// Class names by class number.
     pub labels: Vec<String>,
+    /// After [`EngineError::Gone`] it goes on by itself as soon as it can.
+    pub returns: bool,
 }
 
 /// Which boxes to keep.
@@ -257,7 +263,7 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`EngineError::Unavailable`] says what is missing, where it was searched
     /// and what to do.
-    fn probe(&self) -> Result<String, EngineError>;
+    fn probe(&self, options: &LoadOptions) -> Result<String, EngineError>;
 
     /// Loads `model` and runs it once on an empty picture.
     ///
@@ -354,6 +360,15 @@ pub enum EngineError {
         /// Stage that failed.
         stage: &'static str,
         /// The library's own message.
+        reason: String,
+    },
+    /// What runs the network is not there any more, or does not answer: another backend
+    /// should take over at once.
+    #[error("{backend} is gone: {reason}")]
+    Gone {
+        /// Backend name.
+        backend: &'static str,
+        /// Which server, and how it shows.
         reason: String,
     },
     /// One inference took longer than the bound.

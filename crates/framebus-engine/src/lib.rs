@@ -11,11 +11,14 @@ mod letterboxes;
 pub mod openvino;
 pub mod registry;
 pub mod scripted;
+mod settings;
 mod sides;
+pub mod triton;
 
 pub use api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
     FrameRequest, InputShape, LoadOptions, Mode, Precision, ServerTimes, Shape, ShapePolicy,
     StageTimes, Thresholds,
 };
-pub use registry::{NAMES, Skipped, backend, backends, expand, load_first};
+pub use registry::{NAMES, Skipped, backend, backends, expand, is_remote, load_first};
+pub use settings::backends_of;

@@ -2,12 +2,13 @@
 
 use crate::api::{Backend, Engine, EngineError, LoadOptions};
 use crate::openvino::{self, OpenVino};
+use crate::triton::{self, Triton};
 use framebus_model::Model;
 
 /// Every name that a configuration may use, `auto` aside.
 pub const NAMES: [&str; 3] = ["openvino", "tensorrt", "triton"];
 
-/// What `auto` stands for: the backends of this build, best first.
+/// What `auto` stands for, best first. A server must be named.
 const AUTO: [&str; 1] = [openvino::NAME];
 
 /// A backend that was not chosen.
@@ -19,10 +20,10 @@ pub struct Skipped {
     pub reason: EngineError,
 }
 
-/// The backends of this build, best first; for `doctor` and `--help`.
+/// The backends of this build.
 #[must_use]
 pub fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(OpenVino)]
+    vec![Box::new(OpenVino), Box::new(Triton)]
 }
 
 /// A backend by its name.
@@ -44,6 +45,12 @@ pub fn backend(name: &str) -> Result<Box<dyn Backend>, EngineError> {
             reason: format!("'{name}' is unknown; known are auto, {}", NAMES.join(", ")),
         },
     })
+}
+
+/// Whether the backend is a server, which comes and goes by itself.
+#[must_use]
+pub fn is_remote(name: &str) -> bool {
+    name == triton::NAME
 }
 
 /// Loads `model` with the first backend of `order` that can, and says why the ones
@@ -120,6 +127,7 @@ mod tests {
 
     #[test]
     fn every_known_name_is_a_backend_or_says_that_it_comes_later() {
+        assert!(["openvino", "triton"].iter().all(|name| backend(name).is_ok()));
         for name in NAMES {
             match backend(name) {
                 Ok(found) => assert_eq!(found.name(), name),
@@ -159,7 +167,7 @@ mod tests {
         let order = names(&["tensorrt", "triton"]);
         let text = load_first(&order, &model(), &options()).err().unwrap().to_string();
         assert!(text.starts_with("no backend can run model tiny: tensorrt is not"), "{text}");
-        assert!(text.contains("; triton is not available"), "{text}");
+        assert!(text.contains("; triton is not available: no server is configured"), "{text}");
         let only = load_first(&names(&["triton"]), &model(), &options()).err().unwrap();
         assert!(matches!(only, EngineError::Unavailable { backend: "triton", .. }));
     }

@@ -34,6 +34,8 @@ pub enum Action {
     Answer(Vec<Detection>),
     /// [`EngineError::Run`] with this reason.
     Fail(String),
+    /// [`EngineError::Gone`] with this reason.
+    Leave(String),
     /// The error of a backend whose network answered NaN.
     NotFinite,
     /// Fails now and at every later call of every context.
@@ -61,6 +63,8 @@ pub struct Script {
     pub rest: Action,
     /// When given, `load` fails with this reason.
     pub load_failure: Option<String>,
+    /// [`EngineInfo::returns`].
+    pub returns: bool,
 }
 
 impl Default for Script {
@@ -74,6 +78,7 @@ impl Default for Script {
             steps: VecDeque::new(),
             rest: Action::Answer(Vec::new()),
             load_failure: None,
+            returns: false,
         }
     }
 }
@@ -207,6 +212,7 @@ impl ScriptedBackend {
             contexts: count.max(1),
             max_batch: state.script.max_batch,
             labels,
+            returns: state.script.returns,
         };
         ScriptedEngine { info, clock, state: Arc::clone(&self.state), handed_out: Vec::new() }
     }
@@ -217,7 +223,7 @@ impl Backend for ScriptedBackend {
         NAME
     }
 
-    fn probe(&self) -> Result<String, EngineError> {
+    fn probe(&self, _: &LoadOptions) -> Result<String, EngineError> {
         match &lock(&self.state).script.load_failure {
             Some(reason) => Err(EngineError::Unavailable { backend: NAME, reason: reason.clone() }),
             None => Ok("a script".to_owned()),
@@ -225,7 +231,7 @@ impl Backend for ScriptedBackend {
     }
 
     fn load(&self, model: &Model, options: &LoadOptions) -> Result<Box<dyn Engine>, EngineError> {
-        self.probe()?;
+        self.probe(options)?;
         let size = model.size().or(model.image_size()).unwrap_or((640, 640));
         let labels = model.labels().to_vec();
         Ok(Box::new(self.build(model.name(), labels, size, options.contexts, options.clock)))
@@ -295,6 +301,9 @@ impl Context for ScriptedContext {
         let detections = match action {
             Action::Answer(detections) => detections,
             Action::Fail(reason) => return Err(run_error(&reason)),
+            Action::Leave(reason) => {
+                return Err(EngineError::Gone { backend: NAME, reason });
+            }
             Action::NotFinite => return Err(run_error("output values are not finite numbers")),
             Action::Die => return Err(run_error("the engine is dead")),
             Action::Panic => panic!("scripted panic"),

@@ -56,9 +56,8 @@ impl Sides {
     /// Whether `shape` is one of the inputs of `shapes`.
     pub(crate) fn accepts(&self, shapes: ShapePolicy, shape: Shape) -> Result<(), EngineError> {
         match shapes {
-            ShapePolicy::Fixed(only) if shape != only => Err(self.refuse(format!(
-                "it was loaded for {only} (height x width), {shape} is wanted"
-            ))),
+            ShapePolicy::Fixed(only) if shape != only => Err(self
+                .refuse(format!("it was loaded for {only} (height x width), {shape} is wanted"))),
             _ => self.check(shape, self.own((shape.height, shape.width))),
         }
     }

@@ -1,6 +1,7 @@
 //! OpenVINO's library is missing or is something else: one message, no crash.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
+use framebus_engine::LoadOptions;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use std::process::Command;
 #[test]
 #[ignore = "run by the other tests in a child process"]
 fn child() {
-    match framebus_engine::backend("openvino").unwrap().probe() {
+    match framebus_engine::backend("openvino").unwrap().probe(&LoadOptions::new(|| 0)) {
         Ok(found) => println!("FOUND {found}"),
         Err(error) => println!("ERROR {error}"),
     }

@@ -6,6 +6,7 @@
 //! instance's folder, one fault a line: seconds since 1970, backend, kind, words. Where
 //! only one backend is configured it changes nothing but what `status` says.
 
+use framebus_engine::LoadOptions;
 use framebus_service::{Shutdown, clock};
 use std::io::Result;
 use std::path::{Path, PathBuf};
@@ -93,8 +94,11 @@ impl Book {
 
     /// A backend was tried at `now_s` and could not be loaded. Only news of one that ran:
     /// what was never there is asked for at each start anyway.
+    ///
+    /// A server is asked again even so: it may only have started later than we did.
     pub fn not_loaded(&mut self, now_s: u64, backend: &str) {
-        if self.faults.iter().any(|fault| fault.backend == backend) {
+        let remote = framebus_engine::is_remote(backend);
+        if remote || self.faults.iter().any(|fault| fault.backend == backend) {
             self.note(now_s, backend, Kind::Failed, "could not be loaded again");
         }
     }
@@ -154,8 +158,8 @@ impl Book {
 /// it is there again, and then puts its name into `returning`.
 pub(crate) fn watch_for_return(
     book: &Arc<Mutex<Book>>,
-    names: &[String],
-    loaded: &'static str,
+    (names, loaded): (&[String], &'static str),
+    options: LoadOptions,
     shutdown: Shutdown,
     returning: Arc<Mutex<Option<String>>>,
 ) {
@@ -163,7 +167,7 @@ pub(crate) fn watch_for_return(
     let watch = move || {
         let probe = |name: &str| {
             let backend = framebus_engine::backend(name).map_err(|error| error.to_string())?;
-            backend.probe().map(|_| ()).map_err(|error| error.to_string())
+            backend.probe(&options).map(|_| ()).map_err(|error| error.to_string())
         };
         let wait = |wait_s| shutdown.wait(Duration::from_secs(wait_s));
         let found = returned(&book, &names, loaded, &probe, &wait);
@@ -192,6 +196,9 @@ fn returned(
         }
         match probe(&name) {
             Ok(()) => return Some(name),
+            // Asking a server costs nothing: it shall be taken again soon after it is back,
+            // however long it was away.
+            Err(_) if framebus_engine::is_remote(&name) => {}
             Err(reason) => book().note(now_s(), &name, Kind::Failed, &reason),
         }
     }

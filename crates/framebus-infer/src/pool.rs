@@ -78,6 +78,8 @@ pub(crate) struct Outside {
     pub(crate) process: Arc<Vitals>,
     pub(crate) shutdown: Shutdown,
     pub(crate) progress: Arc<AtomicBool>,
+    /// No other backend could take over.
+    pub(crate) alone: bool,
 }
 
 /// What taker, workers and loader share.
@@ -327,10 +329,14 @@ impl Shared {
         note(camera, self.results.send(camera.vitals(), answer));
     }
 
-    /// A batch failed in the engine.
-    pub(crate) fn engine_failed(&self, message: &str) {
+    /// A batch failed in the engine, which may be `gone`. Where another backend is
+    /// configured, that one takes over at once; where not, one that returns by itself is
+    /// waited for, and each frame says so meanwhile.
+    pub(crate) fn engine_failed(&self, message: &str, gone: bool) {
         self.outside.process.add(Counter::Errors, 1);
-        self.outside.process.set_state(State::Degraded, message);
+        let waits = gone && self.outside.alone && self.info.returns;
+        let state = if waits { State::Offline } else { State::Degraded };
+        self.outside.process.set_state(state, message);
         let now_ns = clock::monotonic_ns();
         let mut failing = self.failing();
         if failing.batches == 0 {
@@ -338,7 +344,11 @@ impl Shared {
         }
         failing.batches += 1;
         let long = now_ns.saturating_sub(failing.since_ns) >= FAILING_NS;
-        if failing.batches >= FAILURES_MAX || failing.batches >= FAILURES && long {
+        if waits {
+            return;
+        }
+        let replaced = gone && !self.outside.alone;
+        if replaced || failing.batches >= FAILURES_MAX || failing.batches >= FAILURES && long {
             // For good: another worker's batch may still go well.
             self.give_up(End::Failing(message.to_owned()));
         }

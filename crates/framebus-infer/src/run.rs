@@ -65,6 +65,8 @@ pub struct Parts<'a> {
     pub progress: Arc<AtomicBool>,
     /// An engine that does not answer within this, hangs.
     pub timeout: Duration,
+    /// No other backend is configured that could take over.
+    pub alone: bool,
     /// Why the engine ended the process before this one, when it did so just now.
     pub restarted: Option<String>,
     /// Asked at each look: the cameras from now on, when they are others, or why the
@@ -121,7 +123,8 @@ pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<End, Failure> {
         // less time than its predecessor goes on meanwhile.
         unanswered: 2 * in_flight,
     };
-    let outside = Outside { thresholds, process, shutdown, progress: parts.progress };
+    let Parts { progress, alone, .. } = parts;
+    let outside = Outside { thresholds, process, shutdown, progress, alone };
     let (shared, orders) = Shared::new(bounds, info, results, outside);
     let shared = Arc::new(shared);
     replace(&shared, bus, &sources)?;

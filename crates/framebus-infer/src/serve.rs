@@ -11,7 +11,7 @@ use crate::scheduler::Policy;
 use crate::watch::LOADING_MAX_NS;
 use framebus_bus::Delivery;
 use framebus_config::{Camera, Config, Diff, Source as CameraSource};
-use framebus_engine::Engine;
+use framebus_engine::{Engine, LoadOptions};
 use framebus_service::{
     Failure, Kind, OrFail, Reporter, Service, Vitals, clock, domain, is_offline, priority,
 };
@@ -21,6 +21,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// How often a server that is not there yet is asked.
+const SERVER_LOOK: Duration = Duration::from_secs(1);
 /// How often waiting looks up.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -62,9 +64,22 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         known.map_or_else(|| camera_vitals(name), |source| source.vitals.clone())
     });
 
-    let names = engine::backends(config);
+    let names = framebus_engine::backends_of(config);
     let order = book.order(&names, now_s());
-    let loaded = load_within(service, &order);
+    let mut loaded = load_within(service, &order);
+    // A server that is not there yet is waited for, where nothing else could answer.
+    while let Ok(Err(failure)) = &loaded
+        && failure.kind == Kind::Unavailable
+        && waits_for_server(&names)
+        && !is_offline(config)
+    {
+        process.set_state(State::Offline, &format!("waiting for the server: {failure}"));
+        reporter.publish();
+        if service.shutdown().wait(SERVER_LOOK) {
+            return Ok(());
+        }
+        loaded = load_within(service, &order);
+    }
     let engine = match loaded {
         Ok(engine) => engine.inspect_err(|failure| {
             process.set_state(State::Offline, &failure.to_string());
@@ -90,12 +105,14 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     order.iter().take_while(|name| *name != backend).for_each(|name| {
         book.not_loaded(now_s(), name);
     });
+    let options = LoadOptions::of(config, clock::monotonic_ns);
+    let alone = names.len() == 1;
     let book = Arc::new(Mutex::new(book));
     let returning = Arc::new(Mutex::new(None));
     crate::backends::watch_for_return(
         &book,
-        &names,
-        backend,
+        (&names, backend),
+        options,
         service.shutdown().clone(),
         returning.clone(),
     );
@@ -109,6 +126,7 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         shutdown: service.shutdown().clone(),
         progress: service.progress_flag(),
         timeout: Duration::from_millis(config.model.timeout_ms),
+        alone,
         restarted,
         changed: Box::new(|| {
             if let Some(name) = returning.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -137,6 +155,11 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
             framebus_service::abandon("infer", &failure)
         }
     }
+}
+
+/// Whether nothing but a server can run the model: it may start later than we do.
+fn waits_for_server(names: &[String]) -> bool {
+    names.iter().all(|name| framebus_engine::is_remote(name))
 }
 
 fn now_s() -> u64 {

@@ -6,7 +6,7 @@ use crate::publish::{Answer, Arrival, Inferred};
 use crate::scheduler::{Job, Left};
 use crate::watch::InEngine;
 use arrayvec::ArrayVec;
-use framebus_engine::{BatchOutput, Engine, FrameRequest, Shape};
+use framebus_engine::{BatchOutput, Engine, EngineError, FrameRequest, Shape};
 use framebus_service::clock;
 use framebus_types::Reason;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,21 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(100);
 /// Largest batch: one frame of each camera that a configuration can have.
 pub(crate) const MAX_BATCH: usize = 64;
+
+/// Why a batch has no answer.
+#[derive(Debug)]
+struct Failed {
+    reason: Reason,
+    message: String,
+    /// The engine is not there any more.
+    gone: bool,
+}
+
+impl Failed {
+    fn new(reason: Reason, message: impl ToString) -> Self {
+        Self { reason, message: message.to_string(), gone: false }
+    }
+}
 
 /// A worker's memory from batch to batch.
 #[derive(Debug, Default)]
@@ -108,8 +123,12 @@ impl Shared {
         }
         match &result {
             Ok(()) => self.engine_answered(),
-            Err((Reason::Engine, message)) => self.engine_failed(message),
-            Err((_, message)) => tracing::error!(message, "a frame is no picture after all"),
+            Err(Failed { reason: Reason::Engine, message, gone }) => {
+                self.engine_failed(message, *gone);
+            }
+            Err(Failed { message, .. }) => {
+                tracing::error!(message, "a frame is no picture after all");
+            }
         }
         for (index, job) in batch.iter().enumerate() {
             let Taken { frame, camera, arrival } = &job.frame;
@@ -125,7 +144,7 @@ impl Shared {
                     camera.answered();
                     self.results.ok(frame.header(), arrival, &inferred, answer);
                 }
-                Err((reason, message)) => {
+                Err(Failed { reason, message, .. }) => {
                     camera.look_again();
                     camera.failed(message);
                     self.results.failed(frame.header(), arrival, *reason, message, answer);
@@ -144,19 +163,22 @@ impl Shared {
         worker: usize,
         batch: &[Job<Taken>],
         output: &mut BatchOutput,
-    ) -> Result<(), (Reason, String)> {
+    ) -> Result<(), Failed> {
         let mut requests: ArrayVec<FrameRequest<'_>, MAX_BATCH> = ArrayVec::new();
         for job in batch {
             // Headers were checked when the frames were received: one that is no
             // picture after all is a bug, and fails its batch.
             let view =
-                view(&job.frame.frame).map_err(|error| (Reason::BadFrame, error.to_string()))?;
+                view(&job.frame.frame).map_err(|error| Failed::new(Reason::BadFrame, error))?;
             requests.push(FrameRequest { view, thresholds: &self.outside.thresholds });
         }
-        let bug = |message: &str| (Reason::Engine, message.to_owned());
+        let bug = |message: &str| Failed::new(Reason::Engine, message);
         let contexts = self.lanes[lane].get().ok_or_else(|| bug("the input is not loaded"))?;
         let mut context = contexts[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        context.run(&requests, output).map_err(|error| (Reason::Engine, error.to_string()))?;
+        context.run(&requests, output).map_err(|error| Failed {
+            gone: matches!(error, EngineError::Gone { .. }),
+            ..Failed::new(Reason::Engine, error)
+        })?;
         if output.frames.len() < batch.len() {
             return Err(bug("the engine answered fewer frames than it was asked"));
         }

@@ -7,15 +7,18 @@ pub(super) static MODEL: [Key; 14] = [
     key("path", Kind::Path, Default::Required("path = \"../.framebus/models/yolov8n.onnx\""))
         .doc(
             "The ONNX file of a YOLOv8 detection model; `framebus models fetch` brings one.",
-            "Relative paths count from the folder of the configuration file, here and below.",
+            "Relative paths count from the folder of the configuration file, here and below. The \
+             triton backend reads only the class names and the shape of the outputs from it; the \
+             network itself runs on the server.",
         )
         .also(&["file", "model", "weights", "onnx", "name"]),
     key("backend", Kind::Backends, Default::Word("auto"))
         .doc(
             "What runs the model: \"auto\", or a list in the order of preference out of \
-             \"openvino\", \"tensorrt\" and \"triton\".",
-            "\"auto\" takes the first that works on this machine. This version has openvino; the \
-             other two are refused with a sentence that says so.",
+             \"openvino\", \"tensorrt\" and \"triton\" (a server; see [triton]). The first \
+             that works is taken.",
+            "\"auto\" is openvino. It never takes triton, which needs a server and has to be \
+             named. tensorrt is not in this version and is refused with a sentence that says so.",
         )
         .also(&["backends", "engine", "device", "runtime"]),
     key("input", Kind::Input, Default::Word("auto"))
@@ -41,7 +44,8 @@ pub(super) static MODEL: [Key; 14] = [
         .also(&["hint", "performance_hint", "performance"]),
     key("contexts", Kind::Int { min: 0, max: 16, unit: "" }, Default::Int(0))
         .doc(
-            "How many batches are in work at once; 0 means that the backend decides.",
+            "How many batches are in work at once, with triton requests to the server; 0 means that \
+             the backend decides.",
             "Two overlap the preprocessing of one camera with the inference of another.",
         )
         .also(&["streams", "num_streams", "workers", "instances"]),

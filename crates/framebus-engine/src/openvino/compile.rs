@@ -50,6 +50,7 @@ impl OpenVinoEngine {
             contexts,
             max_batch: 1,
             labels: plan.model.labels().to_vec(),
+            returns: false,
         };
         if options.precision != Precision::Auto && options.precision != info.precision {
             tracing::warn!(

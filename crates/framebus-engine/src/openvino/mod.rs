@@ -33,7 +33,7 @@ impl Backend for OpenVino {
         NAME
     }
 
-    fn probe(&self) -> Result<String, EngineError> {
+    fn probe(&self, _: &LoadOptions) -> Result<String, EngineError> {
         let (core, loaded) = start()?;
         let devices = devices(&core)?;
         let names: Vec<String> = devices.iter().map(|device| describe(&core, device)).collect();

@@ -30,7 +30,7 @@ pub(crate) fn asset(path: &str) -> Option<PathBuf> {
 /// When it is missing and `FRAMEBUS_REQUIRE_ASSETS=1`.
 pub(crate) fn openvino() -> Option<Box<dyn Backend>> {
     let backend = framebus_engine::backend("openvino").unwrap();
-    match backend.probe() {
+    match backend.probe(&LoadOptions::new(|| 0)) {
         Ok(_) => Some(backend),
         Err(error) => {
             skip(&error.to_string());

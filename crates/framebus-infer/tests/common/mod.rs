@@ -65,6 +65,7 @@ impl Played {
             contexts: self.contexts,
             max_batch: self.max_batch,
             labels: vec!["thing".to_owned()],
+            returns: false,
         }
     }
 }
@@ -116,6 +117,7 @@ impl Context for PlayedContext {
             inference_start_ns: start,
             inference_end_ns: end,
             decoded_ns: end,
+            ..StageTimes::default()
         };
         Ok(())
     }
@@ -208,6 +210,7 @@ impl World {
                     shutdown: stop,
                     progress: Arc::new(AtomicBool::new(false)),
                     timeout,
+                    alone: true,
                     restarted: None,
                     changed: Box::new(move || changed.try_recv().ok()),
                 },

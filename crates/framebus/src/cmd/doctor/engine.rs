@@ -3,21 +3,20 @@
 use super::finding::{Finding, Level};
 use super::machine::libraries;
 use crate::cmd::models::input_text;
-use framebus_config::{Backends, Config, InputShape};
-use framebus_engine::{LoadOptions, Shape};
+use framebus_config::Config;
+use framebus_engine::LoadOptions;
 use framebus_model::Model;
 use framebus_service::{Kind, clock};
 
 const AREA: &str = "inference";
 
 pub(crate) fn look(config: Option<&Config>) -> Vec<Finding> {
-    let order: Vec<String> = match config.map(|config| &config.model.backend) {
-        None | Some(Backends::Auto) => {
-            framebus_engine::backends().iter().map(|backend| backend.name().to_owned()).collect()
-        }
-        Some(Backends::Ordered(names)) => names.iter().map(ToString::to_string).collect(),
+    let options = match config {
+        Some(config) => LoadOptions { contexts: 1, ..LoadOptions::of(config, clock::monotonic_ns) },
+        None => LoadOptions::new(clock::monotonic_ns),
     };
-    let mut findings = backends(&order);
+    let order = config.map_or_else(|| framebus_engine::expand(&[]), framebus_engine::backends_of);
+    let mut findings = backends(&order, &options);
     findings.push(tensorrt());
     let Some(config) = config else { return findings };
     match Model::open(&config.model.path) {
@@ -33,7 +32,7 @@ pub(crate) fn look(config: Option<&Config>) -> Vec<Finding> {
             findings.push(describe(config, &model));
             let available = |finding: &Finding| finding.level == Level::Ok;
             if findings.iter().any(|finding| available(finding) && order.contains(&finding.what)) {
-                findings.push(load(config, &order, &model));
+                findings.push(load(&order, &model, &options));
             }
         }
     }
@@ -41,11 +40,11 @@ pub(crate) fn look(config: Option<&Config>) -> Vec<Finding> {
 }
 
 /// Each backend of the order: chosen, next, or why not.
-fn backends(order: &[String]) -> Vec<Finding> {
+fn backends(order: &[String], options: &LoadOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut chosen = false;
     for name in order {
-        let probed = framebus_engine::backend(name).and_then(|backend| backend.probe());
+        let probed = framebus_engine::backend(name).and_then(|backend| backend.probe(options));
         findings.push(match probed {
             Ok(text) => {
                 let place = if chosen { "; only where those before it fail" } else { "" };
@@ -104,21 +103,9 @@ fn describe(config: &Config, model: &Model) -> Finding {
 }
 
 /// Compiles the model and runs it on an empty picture: the only proof there is.
-fn load(config: &Config, order: &[String], model: &Model) -> Finding {
+fn load(order: &[String], model: &Model, options: &LoadOptions) -> Finding {
     const WHAT: &str = "trial run";
-    let options = LoadOptions {
-        input: match config.model.input {
-            InputShape::Auto => framebus_engine::InputShape::Auto,
-            InputShape::Fixed { height, width } => {
-                framebus_engine::InputShape::Fixed(Shape { height, width })
-            }
-        },
-        contexts: 1,
-        threads: config.model.threads,
-        cache: framebus_model::cache_folder(),
-        ..LoadOptions::new(clock::monotonic_ns)
-    };
-    match framebus_engine::load_first(order, model, &options) {
+    match framebus_engine::load_first(order, model, options) {
         Ok((engine, _)) => {
             let info = engine.info();
             let text = format!("{} {} at {}, {}", info.backend, info.model, info.base, info.device);
@@ -137,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_is_not_here_is_a_problem_only_without_another() {
-        let alone = backends(&["triton".to_owned()]);
+        let alone = backends(&["tensorrt".to_owned()], &LoadOptions::new(|| 0));
         assert_eq!(alone[0].level, Level::Problem(Kind::Unavailable));
         assert!(alone[0].next.is_some() && alone[0].text.contains("not part of this build"));
     }

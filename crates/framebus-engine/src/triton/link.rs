@@ -1,0 +1,279 @@
+//! What the contexts of an engine share: whether the server is there, which of our memory
+//! it knows, and its statistics.
+
+use super::client::{Client, Fault};
+use super::proto::{ModelRequest, ModelStatistics};
+use super::{NAME, cure, region};
+use crate::api::{ClockNs, EngineError, ServerTimes};
+use framebus_config::Endpoint;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Wait before a server that went away is asked again, ns; doubles each time.
+const AWAY_MIN_NS: u64 = 100_000_000;
+/// Longest such wait, ns.
+const AWAY_MAX_NS: u64 = 5_000_000_000;
+/// Bound on calls that take the server no time.
+pub(super) const SHORT: Duration = Duration::from_millis(1000);
+/// A request that was given up has ended for the server too after this, ns; only then the
+/// memory that it may write to is unregistered: some versions crash or lock up otherwise.
+const SETTLED_NS: u64 = 60_000_000_000;
+/// How often the server's statistics are read.
+const STATISTICS: Duration = Duration::from_secs(1);
+
+/// The server, as the contexts see it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) client: Client,
+    pub(super) model: ModelRequest,
+    /// For messages.
+    pub(super) address: Endpoint,
+    clock: ClockNs,
+    state: Mutex<State>,
+    retired: Mutex<VecDeque<Retired>>,
+    averages: Mutex<ServerTimes>,
+    requests: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts how often the server went away: what it was told before is told again.
+    epoch: u64,
+    away: Option<Away>,
+}
+
+#[derive(Debug)]
+struct Away {
+    reason: String,
+    /// When it is asked again.
+    again_ns: u64,
+    wait_ns: u64,
+}
+
+/// A region that is not used any more but known to the server.
+#[derive(Debug)]
+struct Retired {
+    name: String,
+    since_ns: u64,
+    epoch: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    pub(super) fn new(
+        client: Client,
+        model: ModelRequest,
+        address: Endpoint,
+        clock: ClockNs,
+    ) -> Self {
+        Self {
+            client,
+            model,
+            address,
+            clock,
+            state: Mutex::default(),
+            retired: Mutex::default(),
+            averages: Mutex::default(),
+            // Numbers of two processes, or of one that was restarted, shall differ in the
+            // server's trace.
+            requests: AtomicU64::new((u64::from(std::process::id()) << 32) | 1),
+        }
+    }
+
+    /// The number of the next request.
+    pub(super) fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The present epoch, or why no request can be made. Of the threads that ask while the
+    /// server is away, one at a time looks whether it is there again.
+    pub(super) fn epoch(&self) -> Result<u64, EngineError> {
+        let now_ns = (self.clock)();
+        {
+            let mut state = lock(&self.state);
+            let State { epoch, away } = &mut *state;
+            let Some(away) = away else { return Ok(*epoch) };
+            if now_ns < away.again_ns {
+                return Err(self.gone(&away.reason));
+            }
+            away.wait_ns = (2 * away.wait_ns).min(AWAY_MAX_NS);
+            away.again_ns = now_ns + SHORT.as_nanos() as u64 + away.wait_ns;
+        }
+        let asked = self.client.is_ready(&self.model, SHORT);
+        let mut state = lock(&self.state);
+        match (asked, &mut state.away) {
+            (Ok(()), away) => {
+                if away.take().is_some() {
+                    tracing::info!(server = %self.address, "the Triton server is there again");
+                }
+                Ok(state.epoch)
+            }
+            (Err(fault), Some(away)) => {
+                away.reason = fault.to_string();
+                away.again_ns = (self.clock)() + away.wait_ns;
+                Err(self.gone(&away.reason))
+            }
+            (Err(fault), None) => Err(self.gone(&fault.to_string())),
+        }
+    }
+
+    /// The server went away, or does not answer.
+    pub(super) fn lost(&self, reason: &str) -> EngineError {
+        let again_ns = (self.clock)() + AWAY_MIN_NS;
+        let mut state = lock(&self.state);
+        state.epoch += 1;
+        if state.away.is_none() {
+            tracing::warn!(server = %self.address, reason, "the Triton server went away");
+        }
+        let away = Away { reason: reason.to_owned(), again_ns, wait_ns: AWAY_MIN_NS };
+        state.away.get_or_insert(away);
+        self.gone(reason)
+    }
+
+    /// It does not know what it was told: it was started again between two requests.
+    pub(super) fn forgot(&self, epoch: u64) -> u64 {
+        let mut state = lock(&self.state);
+        // Another context may have found out before.
+        if state.epoch == epoch {
+            state.epoch += 1;
+        }
+        state.epoch
+    }
+
+    fn gone(&self, reason: &str) -> EngineError {
+        EngineError::Gone { backend: NAME, reason: format!("{}: {reason}", self.address) }
+    }
+
+    /// A region whose request was given up is not used again; the server may still have
+    /// it mapped, and write to it.
+    pub(super) fn retire(&self, name: &str) {
+        let epoch = lock(&self.state).epoch;
+        let since_ns = (self.clock)();
+        lock(&self.retired).push_back(Retired { name: name.to_owned(), since_ns, epoch });
+    }
+
+    /// Unregisters what was retired long ago.
+    fn settle(&self) {
+        let now_ns = (self.clock)();
+        loop {
+            let retired = {
+                let mut all = lock(&self.retired);
+                match all.front() {
+                    Some(first) if now_ns.saturating_sub(first.since_ns) > SETTLED_NS => {
+                        all.pop_front()
+                    }
+                    _ => None,
+                }
+            };
+            let Some(Retired { name, epoch, .. }) = retired else { return };
+            let unregistered = self.client.unregister(&name, SHORT);
+            tracing::debug!(name, epoch, ?unregistered, "region given up");
+        }
+    }
+
+    /// What the server's statistics say of the requests of the last second.
+    pub(super) fn averages(&self) -> ServerTimes {
+        *lock(&self.averages)
+    }
+
+    /// Reads the statistics once a second as long as the engine lives.
+    pub(super) fn watch(link: &Arc<Self>) {
+        let link = Arc::downgrade(link);
+        let watch = move || {
+            let mut last = None;
+            while let Some(link) = Weak::upgrade(&link) {
+                if lock(&link.state).away.is_none() {
+                    link.read_statistics(&mut last);
+                    link.settle();
+                }
+                drop(link);
+                std::thread::park_timeout(STATISTICS);
+            }
+        };
+        // Without it the averages are unknown.
+        let _ = std::thread::Builder::new().name("triton-stats".to_owned()).spawn(watch);
+    }
+
+    fn read_statistics(&self, last: &mut Option<[(u64, u64); 4]>) {
+        let Ok(answer) = self.client.statistics(&self.model, SHORT) else { return };
+        let totals = sum(&answer.model_stats);
+        let averages = last.replace(totals).map_or([0; 4], |before| {
+            std::array::from_fn(|stage| average_us(before[stage], totals[stage]))
+        });
+        let [queue_us, compute_input_us, compute_us, compute_output_us] = averages;
+        *lock(&self.averages) = ServerTimes {
+            queue_us,
+            compute_input_us,
+            compute_us,
+            compute_output_us,
+            ..ServerTimes::default()
+        };
+    }
+
+    /// Removes the regions of processes that have ended, and lets the server forget them.
+    pub(super) fn sweep(&self) {
+        for name in region::sweep(Path::new(region::FOLDER)) {
+            let unregistered = self.client.unregister(&name, SHORT);
+            tracing::info!(name, ?unregistered, "region of a process that has ended removed");
+        }
+    }
+
+    /// What a call's fault means for the engine: `Lost` and `Late` are the server's.
+    pub(super) fn fault(&self, stage: &'static str, fault: &Fault) -> EngineError {
+        match fault {
+            Fault::Lost(reason) => self.lost(reason),
+            Fault::Late(_) => self.lost(&fault.to_string()),
+            Fault::Refused(_, message) if cure::is_unloaded(message) => self.lost(message),
+            Fault::Refused(..) => {
+                EngineError::Run { backend: NAME, stage, reason: fault.to_string() }
+            }
+        }
+    }
+}
+
+/// Count and ns of queue, input, inference and output, over all versions.
+fn sum(models: &[ModelStatistics]) -> [(u64, u64); 4] {
+    let mut totals = [(0, 0); 4];
+    for stats in models.iter().filter_map(|model| model.inference.as_ref()) {
+        let stages = [stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output];
+        for (total, stage) in totals.iter_mut().zip(stages) {
+            let stage = stage.unwrap_or_default();
+            *total = (total.0 + stage.count, total.1 + stage.ns);
+        }
+    }
+    totals
+}
+
+/// 0 when nothing was counted in between, or the server was started again.
+fn average_us(before: (u64, u64), after: (u64, u64)) -> u32 {
+    let count = after.0.saturating_sub(before.0);
+    let ns = after.1.saturating_sub(before.1);
+    ns.checked_div(count).map_or(0, |ns| u32::try_from(ns / 1000).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{Duration as Total, InferStatistics};
+    use super::*;
+
+    #[test]
+    fn averages_are_those_of_what_was_counted_in_between() {
+        assert_eq!(average_us((10, 1_000_000), (14, 9_000_000)), 2000);
+        assert_eq!(average_us((10, 1), (10, 1)), 0, "nothing");
+        assert_eq!(average_us((10, 5_000_000), (2, 9_000)), 0, "started again");
+        let stats = |count, ns| ModelStatistics {
+            inference: Some(InferStatistics {
+                queue: Some(Total { count, ns }),
+                ..InferStatistics::default()
+            }),
+        };
+        let none = ModelStatistics::default();
+        assert_eq!(sum(&[stats(1, 5), none, stats(2, 7)]), [(3, 12), (0, 0), (0, 0), (0, 0)]);
+    }
+}

@@ -1,0 +1,275 @@
+//! Inference by a Triton server, near by or far away, over the KServe v2 protocol.
+//!
+//! Boxes of a frame come the same way as from every backend; only the network itself runs
+//! elsewhere. Tensors travel in one of two ways: in *regions* of shared memory, which the
+//! letterbox writes and the decoder reads in place and the server maps, or in the gRPC
+//! messages. Requests wait in their worker's thread; several contexts are several requests
+//! in flight.
+//!
+//! Who goes away: the server may end, hang or answer errors at any time. A request that is
+//! not answered in time is given up together with its memory, which the server may still
+//! write to. [`Link`](link::Link) knows whether the server is there, and tells it of our
+//! memory again when it was started anew. Regions of a process of ours that was killed are
+//! removed by the next one ([`region::sweep`]).
+
+mod client;
+mod context;
+mod contract;
+#[cfg(test)]
+mod contract_tests;
+mod cure;
+mod link;
+mod outputs;
+mod proto;
+mod region;
+mod slot;
+
+use crate::api::{
+    Backend, Context, Engine, EngineError, EngineInfo, LoadOptions, Mode, Precision, Shape,
+};
+use client::{Client, Fault};
+use context::{Common, TritonContext};
+use contract::Contract;
+use framebus_config::{Endpoint, Triton as Settings, TritonTransport as Transport};
+use framebus_model::Model;
+use link::Link;
+use proto::ModelRequest;
+use region::Region;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Name in the configuration and in results.
+pub const NAME: &str = "triton";
+
+/// Bound on each of the questions before the first frame; a far server may be slow.
+const ASK: Duration = Duration::from_secs(5);
+/// Requests in flight where the server gathers them into batches itself.
+const GATHERED: usize = 4;
+
+/// Which model of which server.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// `[triton]` of the configuration.
+    pub settings: Settings,
+    /// Model name in the server's repository.
+    pub model: String,
+}
+
+/// The backend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Triton;
+
+impl Backend for Triton {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn probe(&self, options: &LoadOptions) -> Result<String, EngineError> {
+        let Asked { client, address, model } = Asked::new(options)?;
+        client.is_ready(&model, ASK).map_err(|fault| unavailable(&address, &fault))?;
+        let server = client.server(ASK).map_err(|fault| unavailable(&address, &fault))?;
+        Ok(format!(
+            "{} {} at {address}, model '{}' is ready",
+            server.name, server.version, model.name
+        ))
+    }
+
+    fn load(&self, model: &Model, options: &LoadOptions) -> Result<Box<dyn Engine>, EngineError> {
+        let asked = Asked::new(options)?;
+        TritonEngine::load(model, options, asked).map(|engine| Box::new(engine) as _)
+    }
+}
+
+/// A server that can be asked.
+struct Asked {
+    client: Client,
+    address: Endpoint,
+    model: ModelRequest,
+}
+
+impl Asked {
+    fn new(options: &LoadOptions) -> Result<Self, EngineError> {
+        let unavailable = |reason| EngineError::Unavailable { backend: NAME, reason };
+        let server = options.triton.as_ref().ok_or_else(|| {
+            unavailable("no server is configured; set url under [triton]".to_owned())
+        })?;
+        // One thread moves bytes; whoever asks waits in a thread of its own.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("triton-io")
+            .enable_all()
+            .build()
+            .map_err(|error| unavailable(format!("no thread for its connection: {error}")))?;
+        Ok(Self {
+            client: Client::new(&server.settings, &Arc::new(runtime)).map_err(unavailable)?,
+            address: server.settings.url.clone(),
+            model: ModelRequest {
+                name: server.model.clone(),
+                version: server.settings.version.clone().unwrap_or_default(),
+            },
+        })
+    }
+}
+
+fn unavailable(address: &Endpoint, fault: &Fault) -> EngineError {
+    let text = fault.to_string();
+    let next = if text.contains("refused") {
+        "; start the server, or correct triton.url (its gRPC port is 8001 by default)"
+    } else if text.contains("certificate") || text.contains("handshake") || text.contains("TLS") {
+        "; see ca, cert and key under [triton]"
+    } else {
+        ""
+    };
+    EngineError::Unavailable { backend: NAME, reason: format!("{address}: {text}{next}") }
+}
+
+/// A model of a server.
+struct TritonEngine {
+    info: EngineInfo,
+    common: Common,
+    /// Kept for connections of contexts to come.
+    settings: Settings,
+    runtime: Arc<Runtime>,
+    ready: Vec<Box<dyn Context>>,
+    handed_out: Vec<Shape>,
+}
+
+impl TritonEngine {
+    fn load(model: &Model, options: &LoadOptions, asked: Asked) -> Result<Self, EngineError> {
+        let Asked { client, address, model: request } = asked;
+        let Some(Server { settings, .. }) = options.triton.clone() else {
+            return Err(EngineError::Unavailable { backend: NAME, reason: String::new() });
+        };
+        if settings.transport == Transport::CudaSharedMemory {
+            return Err(EngineError::Unsupported {
+                backend: NAME,
+                model: request.name,
+                reason: "transport \"cuda-shared-memory\" needs the CUDA backend, which is not \
+                         part of this version; use \"auto\" or \"system-shared-memory\""
+                    .to_owned(),
+            });
+        }
+        let gone = |fault: Fault| unavailable(&address, &fault);
+        client.is_ready(&request, ASK).map_err(gone)?;
+        let server = client.server(ASK).map_err(gone)?;
+        let metadata = client.metadata(&request, ASK).map_err(gone)?;
+        let config = client.config(&request, ASK).map_err(gone)?;
+        let contract = Contract::new(model, &metadata, &config, settings.max_batch)?;
+        let (shapes, base) = contract.sides.policy(contract.own, options.input)?;
+        let runtime = client.runtime().clone();
+        let link = Arc::new(Link::new(client, request, address.clone(), options.clock));
+        link.sweep();
+        let shared = transport(&settings, &link)?;
+        let contexts = match (options.contexts, options.mode) {
+            (0, Mode::Latency) => 1,
+            (0, Mode::Throughput) if contract.gathers => GATHERED,
+            (0, Mode::Throughput) => 2,
+            (contexts, _) => contexts,
+        };
+        let info = EngineInfo {
+            backend: NAME,
+            device: format!("{address}, {}", if shared { "shared memory" } else { "gRPC" }),
+            version: server.version,
+            model: metadata.name,
+            precision: Precision::Auto,
+            shapes,
+            base,
+            mode: options.mode,
+            contexts,
+            max_batch: contract.max_batch,
+            labels: model.labels().to_vec(),
+            returns: true,
+        };
+        let common = Common {
+            link,
+            contract: Arc::new(contract),
+            shared,
+            timeout: Duration::from_millis(settings.timeout_ms),
+            clock: options.clock,
+        };
+        let (ready, handed_out) = (Vec::new(), Vec::new());
+        let mut engine = Self { info, common, settings, runtime, ready, handed_out };
+        engine.ready = engine.make_contexts(base)?;
+        Link::watch(&engine.common.link);
+        Ok(engine)
+    }
+
+    fn make_contexts(&self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
+        let make = |_| {
+            // A connection each: messages of megabytes do not wait for each other.
+            let client = Client::new(&self.settings, &self.runtime)
+                .map_err(|reason| EngineError::Unavailable { backend: NAME, reason })?;
+            let mut context = TritonContext::new(self.common.clone(), client, shape);
+            context.self_check()?;
+            Ok(Box::new(context) as Box<dyn Context>)
+        };
+        (0..self.info.contexts).map(make).collect()
+    }
+}
+
+impl Engine for TritonEngine {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
+        if self.handed_out.contains(&shape) {
+            return Ok(Vec::new());
+        }
+        let contexts = if shape == self.info.base {
+            std::mem::take(&mut self.ready)
+        } else {
+            self.common.contract.sides.accepts(self.info.shapes, shape)?;
+            self.make_contexts(shape)?
+        };
+        self.handed_out.push(shape);
+        Ok(contexts)
+    }
+}
+
+/// Whether tensors go through shared memory.
+fn transport(settings: &Settings, link: &Link) -> Result<bool, EngineError> {
+    let host = &settings.url.host;
+    let tried = match settings.transport {
+        Transport::Grpc => return Ok(false),
+        _ if !cure::is_local(host) => Err(format!(
+            "{host} is another machine, which cannot share memory; use transport = \"grpc\" or \
+             \"auto\""
+        )),
+        _ => share(link),
+    };
+    match (tried, settings.transport) {
+        (Ok(()), _) => Ok(true),
+        (Err(reason), Transport::SystemSharedMemory) => {
+            Err(EngineError::Unavailable { backend: NAME, reason })
+        }
+        (Err(_), _) if !cure::is_local(host) => {
+            tracing::info!(server = %settings.url, "tensors go over gRPC: another machine");
+            Ok(false)
+        }
+        (Err(reason), _) => {
+            tracing::warn!(
+                server = %settings.url,
+                reason,
+                "tensors go over gRPC, which is slower: the server does not share memory"
+            );
+            Ok(false)
+        }
+    }
+}
+
+/// Whether the server maps a region of ours.
+fn share(link: &Link) -> Result<(), String> {
+    let region = Region::create(Path::new(region::FOLDER), 4096)
+        .map_err(|error| format!("no room in {}: {error}", region::FOLDER))?;
+    match link.client.register(region.name(), region.len(), link::SHORT) {
+        Ok(()) => {
+            let _ = link.client.unregister(region.name(), link::SHORT);
+            Ok(())
+        }
+        Err(Fault::Refused(_, message)) => Err(cure::refused(&message, link.address.port)),
+        Err(fault) => Err(fault.to_string()),
+    }
+}
