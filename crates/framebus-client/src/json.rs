@@ -1,7 +1,7 @@
 //! Results as JSON, the same everywhere framebus prints them.
 
 use framebus_bus::ResultSample;
-use framebus_types::{Detection, PICTURE_FAULTS, Stage, StageTimes};
+use framebus_types::{Detection, PICTURE_FAULTS, ServerTimes, Stage, StageTimes};
 use serde_json::{Map, Value, json};
 
 /// One result as a JSON object.
@@ -28,6 +28,9 @@ pub fn result(result: &ResultSample) -> Value {
     let faults = faults(header.flags);
     if let (Some(object), false) = (value.as_object_mut(), faults.is_empty()) {
         object.insert("faults".to_owned(), json!(faults));
+    }
+    if let (Some(object), Some(server)) = (value.as_object_mut(), server(&header.server)) {
+        object.insert("server".to_owned(), server);
     }
     value
 }
@@ -65,6 +68,52 @@ pub fn stages(times: &StageTimes) -> Value {
     Value::Object(stages)
 }
 
+/// What the server that ran the network said; `None` where the engine is in the inference
+/// process. `ms` is of this request, `average_ms` of those of the server's last second and
+/// left out while it has not said them.
+#[must_use]
+pub fn server(times: &ServerTimes) -> Option<Value> {
+    let ms = |us: u32| round(f64::from(us) / 1e3, 1e3);
+    let mut server = json!({
+        "request": times.request,
+        "ms": {"serialise": ms(times.serialise_us), "receive": ms(times.receive_us)},
+        "sent_bytes": times.sent_bytes,
+        "received_bytes": times.received_bytes,
+    });
+    if times.has_averages() {
+        server["average_ms"] = json!({
+            "queue": ms(times.queue_us),
+            "compute_input": ms(times.compute_input_us),
+            "compute": ms(times.compute_us),
+            "compute_output": ms(times.compute_output_us),
+        });
+    }
+    (times.request != 0).then_some(server)
+}
+
 fn round(value: f64, steps: f64) -> f64 {
     (value * steps).round() / steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_spoken_of_where_one_was_asked() {
+        assert_eq!(server(&ServerTimes::default()), None);
+        let mut times = ServerTimes { request: 7, serialise_us: 1500, ..ServerTimes::default() };
+        (times.sent_bytes, times.received_bytes) = (4_915_200, 2_822_400);
+        let mut expected = json!({
+            "request": 7,
+            "ms": {"serialise": 1.5, "receive": 0.0},
+            "sent_bytes": 4_915_200,
+            "received_bytes": 2_822_400,
+        });
+        assert_eq!(server(&times), Some(expected.clone()), "no statistics yet");
+        (times.queue_us, times.compute_us) = (12_345, 30_000);
+        expected["average_ms"] =
+            json!({"queue": 12.345, "compute_input": 0.0, "compute": 30.0, "compute_output": 0.0});
+        assert_eq!(server(&times), Some(expected));
+    }
 }

@@ -2,10 +2,13 @@
 
 use crate::ledger::{Entry, Ledger, Legacy};
 use framebus_bus::{BusError, ResultPublisher};
-use framebus_engine::{EngineInfo, FrameOutput, StageTimes as EngineTimes};
+use framebus_engine::{
+    EngineInfo, FrameOutput, ServerTimes as EngineServerTimes, StageTimes as EngineTimes,
+};
 use framebus_service::{Vitals, clock};
 use framebus_types::{
-    Counter, Detection, FrameHeader, Outcome, Reason, ResultHeader, Stage, StageTimes, text,
+    Counter, Detection, FrameHeader, Outcome, Reason, ResultHeader, ServerTimes, Stage, StageTimes,
+    text,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -139,6 +142,7 @@ impl Results {
         header.times.inference_start_ns = times.inference_start_ns;
         header.times.inference_end_ns = times.inference_end_ns;
         header.times.decoded_ns = times.decoded_ns;
+        header.server = server_times(&times.server);
         answer.header = header;
         answer.entry = arrival.entry;
     }
@@ -255,6 +259,32 @@ impl Results {
             }
         }
         Ok(())
+    }
+}
+
+/// The engine's words for shared memory; none is left out.
+fn server_times(server: &EngineServerTimes) -> ServerTimes {
+    let EngineServerTimes {
+        request,
+        serialise_us,
+        receive_us,
+        queue_us,
+        compute_input_us,
+        compute_us,
+        compute_output_us,
+        sent_bytes,
+        received_bytes,
+    } = *server;
+    ServerTimes {
+        request,
+        serialise_us,
+        receive_us,
+        queue_us,
+        compute_input_us,
+        compute_us,
+        compute_output_us,
+        sent_bytes,
+        received_bytes,
     }
 }
 

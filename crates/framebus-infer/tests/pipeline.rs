@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CLIP, LIVE, PATIENCE, Played, WIDE, World, number, source, until};
+use common::{CLIP, LIVE, PATIENCE, Played, WIDE, World, number, said, source, until};
 use framebus_bus::Limits;
 use framebus_engine::Shape;
 use framebus_infer::End;
@@ -46,6 +46,19 @@ fn a_clip_uses_every_worker_and_its_answers_keep_their_order() {
         let got = pipeline.next();
         assert_eq!((got.sequence, got.outcome), (sequence, Outcome::Ok));
         contexts[got.context as usize] += 1;
+        let request = said(sequence as u8).request;
+        let expected = framebus_types::ServerTimes {
+            request,
+            serialise_us: 1,
+            receive_us: 2,
+            queue_us: 3,
+            compute_input_us: 4,
+            compute_us: 5,
+            compute_output_us: 6,
+            sent_bytes: 7,
+            received_bytes: 8,
+        };
+        assert_eq!(got.server, expected);
     }
     feeder.join().expect("all sent");
     assert_eq!(most.load(Ordering::Relaxed), 4, "all workers at once");

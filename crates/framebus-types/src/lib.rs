@@ -6,7 +6,9 @@
 //! checked `TryFrom`. iceoryx2 compares only name, size and alignment when two
 //! processes connect; therefore each type carries a versioned name of its own,
 //! and **any change of a layout is a new version**, from the first release on (until
-//! then version 1 may still change, and all processes come from one build).
+//! then version 1 may still change, and all processes come from one build). Reserved
+//! bytes are zero; where some get a meaning in which zero says "nothing", readers and
+//! writers of either age understand each other, and the version stays.
 //! `tests/layout.golden` holds the offsets of every field.
 //!
 //! ```
@@ -32,7 +34,7 @@ pub use frame::{
     MAX_PLANES, PICTURE_FAULTS,
 };
 pub use health::{COUNTERS, Counter, Health, Histogram, STAGES, Stage};
-pub use result::{Detection, ResultHeader, StageTimes};
+pub use result::{Detection, ResultHeader, ServerTimes, StageTimes};
 
 /// Value of the `version` field of every header of this crate's layouts.
 pub const VERSION: u32 = 1;

@@ -32,6 +32,36 @@ pub struct StageTimes {
     pub result_ns: u64,
 }
 
+/// Where the time between `inference_start_ns` and `inference_end_ns` went when a server on
+/// the other side of a connection ran the network; zeros where the engine is in the
+/// inference process.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable, ZeroCopySend)]
+#[type_name("framebus.ServerTimes.v1")]
+pub struct ServerTimes {
+    /// The request's id in the server's own trace; 0: no server was asked.
+    pub request: u64,
+    /// Encoding the request took, us.
+    pub serialise_us: u32,
+    /// Decoding the answer took, from its last byte on, us.
+    pub receive_us: u32,
+    /// By the server's statistics a request of the last second waited so long for an
+    /// instance of the model, us; this and the next three are averages, 0 when unknown.
+    pub queue_us: u32,
+    /// Its inputs were prepared, us.
+    pub compute_input_us: u32,
+    /// The network ran, us.
+    pub compute_us: u32,
+    /// Its outputs were prepared, us.
+    pub compute_output_us: u32,
+    /// Bytes of the encoded request.
+    pub sent_bytes: u32,
+    /// Bytes of the encoded answer.
+    pub received_bytes: u32,
+}
+
+const _: () = assert!(size_of::<ServerTimes>() == 40 && align_of::<ServerTimes>() == 8);
+
 /// User header of the `[u8]` results service.
 ///
 /// The payload starts with `count` [`Detection`]s; what follows them (`extra`
@@ -87,7 +117,12 @@ pub struct ResultHeader {
     /// Execution context of the engine that answered, from 0.
     pub context: u32,
     /// Zero.
-    pub reserved: [u8; 60],
+    pub gap: [u8; 4],
+    /// What a server said of the batch. These bytes were reserved once: a reader that does
+    /// not know them loses nothing, and a writer that does not left zeros, no server.
+    pub server: ServerTimes,
+    /// Zero.
+    pub reserved: [u8; 16],
 }
 
 const _: () = assert!(size_of::<ResultHeader>() == 448 && align_of::<ResultHeader>() == 64);
@@ -154,6 +189,16 @@ impl ResultHeader {
     #[must_use]
     pub fn backend(&self) -> &str {
         crate::text::unpack(&self.backend)
+    }
+}
+
+impl ServerTimes {
+    /// Whether the server has said its averages.
+    #[must_use]
+    pub fn has_averages(&self) -> bool {
+        let averages =
+            [self.queue_us, self.compute_input_us, self.compute_us, self.compute_output_us];
+        averages.iter().any(|us| *us > 0)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Freezes the layouts: `layout.golden` is what readers in other languages and
 //! older processes rely on. A difference here means a new version, not a new
-//! golden file.
+//! golden file, unless bytes that were reserved got a name.
 
-use framebus_types::{Detection, FrameHeader, Health, Histogram, ResultHeader, StageTimes};
+use framebus_types::{
+    Detection, FrameHeader, Health, Histogram, ResultHeader, ServerTimes, StageTimes,
+};
 use std::fmt::Write;
 use std::mem::offset_of;
 
@@ -22,9 +24,11 @@ fn layouts_are_frozen() {
         publish_ns width height fourcc matrix range chroma_site strides offsets motion reserved);
     layout!(out, StageTimes: capture_ns publish_ns taken_ns batched_ns preprocessed_ns
         inference_start_ns inference_end_ns decoded_ns result_ns);
+    layout!(out, ServerTimes: request serialise_us receive_us queue_us compute_input_us compute_us
+        compute_output_us sent_bytes received_bytes);
     layout!(out, ResultHeader: version outcome reason count truncated extra camera epoch_ns sequence
         result_sequence result_epoch_ns wall_ns pts_ns times width height batch_size flags model backend message
-        context reserved);
+        context gap server reserved);
     layout!(out, Detection: bbox score class track zones angle extra_offset extra_len reserved label);
     layout!(out, Histogram: counts sum_ns max_ns);
     layout!(out, Health: version role name pid state reason started_wall_ns state_since_ns

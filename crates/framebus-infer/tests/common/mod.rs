@@ -5,7 +5,7 @@
 use framebus_bus::{Bus, Delivery, Domain, FramePublisher, Limits, ResultSubscriber};
 use framebus_engine::{
     BatchOutput, Context, Engine, EngineError, EngineInfo, FrameOutput, FrameRequest, Mode,
-    Precision, Shape, ShapePolicy, StageTimes, Thresholds,
+    Precision, ServerTimes, Shape, ShapePolicy, StageTimes, Thresholds,
 };
 use framebus_infer::camera::camera_vitals;
 use framebus_infer::ledger::Ledger;
@@ -117,13 +117,28 @@ impl Context for PlayedContext {
             inference_start_ns: start,
             inference_end_ns: end,
             decoded_ns: end,
-            ..StageTimes::default()
+            server: said(number(&batch[0])),
         };
         Ok(())
     }
 
     fn infer_only(&mut self) -> Result<(), EngineError> {
         Ok(())
+    }
+}
+
+/// What a server says of the batch whose first frame is filled with `number`.
+pub fn said(number: u8) -> ServerTimes {
+    ServerTimes {
+        request: 1 << 40 | u64::from(number),
+        serialise_us: 1,
+        receive_us: 2,
+        queue_us: 3,
+        compute_input_us: 4,
+        compute_us: 5,
+        compute_output_us: 6,
+        sent_bytes: 7,
+        received_bytes: 8,
     }
 }
 
@@ -289,6 +304,7 @@ pub struct Got {
     pub reason: Reason,
     pub message: String,
     pub context: u32,
+    pub server: framebus_types::ServerTimes,
 }
 
 impl fmt::Display for Got {
@@ -327,6 +343,7 @@ impl Pipeline {
             reason: result.reason(),
             message: result.message().to_owned(),
             context: result.header().context,
+            server: result.header().server,
         })
     }
 
