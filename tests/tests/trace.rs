@@ -278,8 +278,11 @@ fn every_frame_of_the_time_is_in_the_file() {
 
     // A device is written to, never replaced.
     std::os::unix::fs::symlink("/dev/null", world.path("null")).expect("a link");
-    let exit = run(&["--seconds", "0.2", "-o", "null"]);
+    let exit = run(&["--seconds", "0.2", "-o", "null", "--server-trace", "server.json"]);
     assert_eq!(exit.code, Some(0), "{exit:#?}");
+    for words in ["neither it nor server.json.0", "no frame was answered by a server"] {
+        assert!(exit.stderr.contains(words), "no {words}: {}", exit.stderr);
+    }
     assert!(world.path("null").is_symlink(), "the link is still there");
     let folder = world.folder().display().to_string();
     let exit = run(&["-o", &folder]);

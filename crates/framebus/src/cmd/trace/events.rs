@@ -117,8 +117,15 @@ impl<W: Write> Events<W> {
         self.close(args)
     }
 
-    /// A point of the arrow `id`, bound to the slice around it.
-    pub(super) fn flow(&mut self, track: Track, id: u64, flow: Flow, at_ns: u64) -> io::Result<()> {
+    /// A point of the arrow `id` among those of one name, bound to the slice around it.
+    pub(super) fn flow(
+        &mut self,
+        track: Track,
+        name: &str,
+        id: u64,
+        flow: Flow,
+        at_ns: u64,
+    ) -> io::Result<()> {
         let letter = match flow {
             Flow::Start => 's',
             Flow::Step => 't',
@@ -130,7 +137,7 @@ impl<W: Write> Events<W> {
             // To the slice around the point, not to the one after it.
             self.out.write_all(b",\"bp\":\"e\"")?;
         }
-        self.name("frame", "frame")?;
+        self.name(name, name)?;
         self.close(&[])
     }
 
@@ -202,9 +209,9 @@ mod tests {
             events.instant(track, "dropped", 999, &[])?;
             events.waiting(track, 5, true, "wake", 1_000_001, &[])?;
             events.waiting(track, 5, false, "wake", 1_000_002, &[])?;
-            events.flow(track, 5, Flow::Start, 1_002_000)?;
-            events.flow(track, 5, Flow::Step, 1_003_000)?;
-            events.flow(track, 5, Flow::End, 1_004_000)?;
+            events.flow(track, "frame", 5, Flow::Start, 1_002_000)?;
+            events.flow(track, "frame", 5, Flow::Step, 1_003_000)?;
+            events.flow(track, "frame", 5, Flow::End, 1_004_000)?;
             events.finish(&json!({"results": 1}))
         })();
         written.expect("memory");

@@ -2,6 +2,11 @@
 
 mod events;
 mod lanes;
+mod merge;
+mod requests;
+#[cfg(test)]
+mod server_tests;
+mod server_trace;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -19,7 +24,9 @@ use framebus_config::CameraName;
 use framebus_service::{Failure, Kind, OrFail, Shutdown, clock};
 use framebus_types::Health;
 use indicatif::{ProgressBar, ProgressStyle};
+use merge::Merged;
 use serde_json::json;
+use server_trace::ServerTrace;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -53,6 +60,7 @@ const CHUNK: usize = 1 << 18;
 Examples:
   framebus trace --seconds 10 -o trace.json --config framebus.toml
   framebus trace --seconds 5 --cameras front,yard -o - | gzip > trace.json.gz
+  framebus trace --server-trace /srv/triton.json      with a Triton server's own trace
 
 Rows: each capture process with a row per camera (capture: decoder to sent); the
 inference process with a row per execution context (preprocess, inference, decode,
@@ -60,6 +68,20 @@ publish), what waits for it (wake: sent to taken, queue: taken to batched) and w
 was not inferred (dropped, skipped, failed, with the reason); this reader (receive:
 result sent to received here). Arrows join the slices of one frame. Rows ending in
 (2), (3), … hold what overlaps.
+
+Where a server runs the network, inference consists of serialise, request and
+receive (its answer decoded). What lies inside request is not known to its client:
+the server's averages of the last second are drawn into the middle, what remains
+before and after is the way there and back, and their names say (average) and
+(estimated). With the server's own trace they are measured, and the server has rows
+of its own (accept, queue, input, compute, output, respond), with arrows. Start it with
+  tritonserver --trace-config triton,file=/srv/triton.json \\
+    --trace-config triton,log-frequency=50 --trace-config rate=1 \\
+    --trace-config level=TIMESTAMPS …
+It writes a file every 50 requests then; without log-frequency one file, when it
+stops. The newest 200,000 requests are looked for there, by their ids. A server on
+another machine has another clock: its spans are laid into the middle of their
+requests, and say (clock aligned).
 
 Frames that were captured before the recording began are left out. A frame that
 never reached inference (missed, over the fps limit, no memory) has no result and
@@ -80,6 +102,10 @@ pub(crate) struct Args {
     /// Only these cameras, with commas.
     #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = super::tap::camera)]
     cameras: Vec<CameraName>,
+    /// The trace that a Triton server writes: FILE, FILE.0, FILE.1, …, read at the end
+    /// of the recording; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    server_trace: Vec<PathBuf>,
 }
 
 /// Runs the command.
@@ -145,6 +171,7 @@ struct Recorder<'a> {
     disordered: u64,
     lost: u64,
     recorded_ns: u64,
+    server: Option<(ServerTrace, Merged)>,
     results: Results,
     health: HealthSubscriber,
     /// Behind its readers: dropped after them.
@@ -198,6 +225,7 @@ impl<'a> Recorder<'a> {
             disordered: 0,
             lost: 0,
             recorded_ns: 0,
+            server: None,
             results,
             health,
             attached,
@@ -214,7 +242,9 @@ impl<'a> Recorder<'a> {
     ) -> Result<(), Failure> {
         let start_ns = clock::monotonic_ns();
         let end_ns = start_ns.saturating_add(self.args.seconds.as_nanos() as u64);
-        let mut timeline = Timeline::new(out, start_ns).map_err(&failed)?;
+        let server_trace = &self.args.server_trace;
+        let mut timeline =
+            Timeline::new(out, start_ns, !server_trace.is_empty()).map_err(&failed)?;
         let bar = bar(self.args.seconds);
         let mut shown_ns = start_ns;
         while !shutdown.requested() {
@@ -262,6 +292,14 @@ impl<'a> Recorder<'a> {
         receive(&self.health, &mut self.records, &mut self.collector)?;
         self.recorded_ns = clock::monotonic_ns() - start_ns;
         self.lost = self.results.lost();
+        if !server_trace.is_empty() {
+            let trace = ServerTrace::read(server_trace, &timeline.requests());
+            trace.notes.iter().for_each(|note| out::note(format_args!("server trace: {note}")));
+            let merged = timeline.merge(&trace.served).map_err(&failed)?;
+            self.summary.add_exact(&merged);
+            self.server = Some((trace, merged));
+        }
+        let merged = self.server.as_ref().map(|(_, merged)| merged);
         let about = json!({
             "tool": concat!("framebus ", env!("CARGO_PKG_VERSION")),
             "instance": self.domain.instance(),
@@ -269,6 +307,9 @@ impl<'a> Recorder<'a> {
             "frames": self.summary.frames(),
             "results_lost": self.lost,
             "results_with_wrong_times": self.disordered,
+            "server_requests": merged.map(|merged| merged.requests),
+            "server_requests_matched": merged.map(|merged| merged.exact.len()),
+            "server_clock_aligned": merged.map(|merged| merged.is_aligned),
         });
         timeline.finish(&about).map_err(&failed)
     }
@@ -288,6 +329,9 @@ impl<'a> Recorder<'a> {
         }
         if self.disordered > 0 {
             text += &format!("; {} results left out: their times are no times", self.disordered);
+        }
+        if let Some((trace, merged)) = &self.server {
+            text += &format!("\n{}", merged.text(trace.skipped));
         }
         let mut names = self.collector.cameras();
         names.retain(|name| self.is_wanted(name));

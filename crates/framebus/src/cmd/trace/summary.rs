@@ -1,5 +1,8 @@
 //! What the recorded frames say together.
 
+use super::events::Track;
+use super::merge::Merged;
+use super::requests::{PARTS, Part, Parts, Request};
 use super::timeline::Frame;
 use crate::latency::{self, Latency};
 use crate::stats::{CAPTURE_DROPS, Collector, INFER_DROPS};
@@ -18,12 +21,32 @@ const BETWEEN_MIN: f64 = 0.001;
 struct Sum {
     latency: Latency,
     ns: u64,
+    count: u64,
 }
 
 impl Sum {
     fn record(&mut self, ns: u64) {
         self.latency.record(ns);
         self.ns += ns;
+        self.count += 1;
+    }
+}
+
+/// Where the time of frames went that a server answered.
+#[derive(Debug, Default)]
+struct Parted {
+    sums: [Sum; PARTS],
+    frames: u64,
+}
+
+impl Parted {
+    fn record(&mut self, parts: &Parts) {
+        self.frames += 1;
+        for (sum, ns) in self.sums.iter_mut().zip(parts) {
+            if let Some(ns) = ns {
+                sum.record(*ns);
+            }
+        }
     }
 }
 
@@ -44,6 +67,11 @@ pub(super) struct Summary {
     /// Decoder to received.
     total: Sum,
     between: Sum,
+    /// By the clients of a server and its averages.
+    estimated: Parted,
+    /// By the server's own trace.
+    exact: Parted,
+    is_aligned: bool,
     cameras: BTreeMap<String, Camera>,
     /// What every camera had lost when the recording began.
     before: BTreeMap<(String, usize), u64>,
@@ -87,6 +115,18 @@ impl Summary {
         self.receive.record(receive_ns);
         self.total.record(total_ns);
         self.between.record(total_ns.saturating_sub(staged_ns + receive_ns));
+        let nowhere = Track { pid: 0, tid: 0 };
+        if let Some(request) = Request::of(frame.header, nowhere) {
+            self.estimated.record(&request.estimate());
+        }
+    }
+
+    /// Counts what the server's trace says: in place of what was estimated.
+    pub(super) fn add_exact(&mut self, merged: &Merged) {
+        self.is_aligned = merged.is_aligned;
+        for (parts, frames) in &merged.exact {
+            (0..*frames).for_each(|_| self.exact.record(parts));
+        }
     }
 
     /// Frames that were recorded.
@@ -103,17 +143,22 @@ impl Summary {
     fn stages_text(&self, width: usize) -> String {
         let all_ns = self.total.ns.max(1) as f64;
         let stages = Stage::ALL.iter().zip(&self.stages).take(Stage::Total as usize);
-        let mut rows: Vec<(&str, &Sum)> =
-            stages.map(|(stage, sum)| (stage.as_str(), sum)).collect();
-        rows.push(("receive", &self.receive));
-        if self.between.ns as f64 / all_ns >= BETWEEN_MIN {
-            rows.push(("between", &self.between));
+        let mut rows: Vec<(String, &Sum, f64)> = Vec::new();
+        for (stage, sum) in stages {
+            rows.push((stage.as_str().to_owned(), sum, 1.0));
+            if *stage == Stage::Inference {
+                rows.extend(self.server_rows());
+            }
         }
-        rows.push(("total", &self.total));
-        let rows = rows.into_iter().map(|(name, sum)| {
-            let mut row = vec![name.to_owned()];
+        rows.push(("receive".to_owned(), &self.receive, 1.0));
+        if self.between.ns as f64 / all_ns >= BETWEEN_MIN {
+            rows.push(("between".to_owned(), &self.between, 1.0));
+        }
+        rows.push(("total".to_owned(), &self.total, 1.0));
+        let rows = rows.into_iter().map(|(name, sum, weight)| {
+            let mut row = vec![name];
             row.extend(latency::figures(&sum.latency).map(|(_, ms)| figure(ms)));
-            row.push(format!("{:.1} %", sum.ns as f64 * 100.0 / all_ns));
+            row.push(format!("{:.1} %", sum.ns as f64 * weight * 100.0 / all_ns));
             row
         });
         let columns = [
@@ -125,6 +170,24 @@ impl Summary {
             Column::new(">share", 1),
         ];
         fitted(&columns, rows.collect(), width)
+    }
+
+    /// What `inference` consists of where a server answered: by its own trace, else
+    /// estimated. With the weight of each row: a trace may speak of some frames only,
+    /// which stand for all.
+    fn server_rows(&self) -> Vec<(String, &Sum, f64)> {
+        let is_exact = self.exact.frames > 0;
+        let parted = if is_exact { &self.exact } else { &self.estimated };
+        let weight = self.estimated.frames as f64 / parted.frames.max(1) as f64;
+        let name = |part: Part| match part {
+            Part::Send | Part::Answer if is_exact && self.is_aligned => {
+                format!("  {} (clock aligned)", part.as_str())
+            }
+            part if is_exact => format!("  {}", part.as_str()),
+            part => format!("  {}", part.estimated()),
+        };
+        let rows = Part::ALL.into_iter().zip(&parted.sums).filter(|(_, sum)| sum.count > 0);
+        rows.map(|(part, sum)| (name(part), sum, weight)).collect()
     }
 
     fn cameras_text(&self, health: &Collector, names: &[String], width: usize) -> String {

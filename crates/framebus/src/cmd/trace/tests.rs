@@ -1,5 +1,7 @@
 //! Frames with made-up times, and what the file says of them.
 
+use super::merge::Merged;
+use super::server_trace::ServerTrace;
 use super::summary::Summary;
 use super::timeline::{Frame, Timeline};
 use crate::stats::Collector;
@@ -7,12 +9,12 @@ use framebus_types::{Counter, Health, Outcome, Reason, ResultHeader, Role, Stage
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const ORIGIN: u64 = 1_000_000_000;
-const MS: u64 = 1_000_000;
+pub(super) const ORIGIN: u64 = 1_000_000_000;
+pub(super) const MS: u64 = 1_000_000;
 
 /// An answered frame that was captured `at` ms after the origin, took a
 /// millisecond per stage and 10 ms in the network.
-fn ok(at: u64) -> ResultHeader {
+pub(super) fn ok(at: u64) -> ResultHeader {
     let t = ORIGIN + at * MS;
     ResultHeader {
         sequence: at,
@@ -35,12 +37,12 @@ fn ok(at: u64) -> ResultHeader {
     }
 }
 
-fn frame(camera: &'static str, header: &'static ResultHeader) -> Frame<'static> {
+pub(super) fn frame(camera: &'static str, header: &'static ResultHeader) -> Frame<'static> {
     let received_ns = header.times.result_ns + MS;
     Frame { camera, outcome: Outcome::Ok, reason: Reason::None, header, received_ns }
 }
 
-fn keep(header: ResultHeader) -> &'static ResultHeader {
+pub(super) fn keep(header: ResultHeader) -> &'static ResultHeader {
     Box::leak(Box::new(header))
 }
 
@@ -48,7 +50,7 @@ fn health(role: Role, name: &str, pid: u32) -> Health {
     Health { role: role.into(), name: text::pack(name), pid, updated_ns: 1, ..Health::default() }
 }
 
-fn processes() -> Collector {
+pub(super) fn processes() -> Collector {
     let mut collector = Collector::default();
     collector.add(&health(Role::Capture, "a", 101));
     collector.add(&health(Role::Capture, "b", 102));
@@ -57,22 +59,32 @@ fn processes() -> Collector {
 }
 
 fn events(frames: &[Frame<'_>], health: &Collector) -> Vec<Value> {
+    traced(frames, health, None).0
+}
+
+/// With what a server says of them, when there is its trace.
+pub(super) fn traced(
+    frames: &[Frame<'_>],
+    health: &Collector,
+    server: Option<&ServerTrace>,
+) -> (Vec<Value>, Merged) {
     let mut bytes = Vec::new();
-    let mut timeline = Timeline::new(&mut bytes, ORIGIN).expect("memory");
+    let mut timeline = Timeline::new(&mut bytes, ORIGIN, server.is_some()).expect("memory");
     for frame in frames {
         assert!(frame.is_in_order());
         timeline.add(frame, health).expect("memory");
     }
+    let merged = server.map(|server| timeline.merge(&server.served).expect("memory"));
     timeline.finish(&Value::Null).expect("memory");
     let mut file: Value = serde_json::from_slice(&bytes).expect("JSON");
     let events = file["traceEvents"].take();
     let events = events.as_array().expect("a list").clone();
     assert_nested(&events);
-    events
+    (events, merged.unwrap_or_default())
 }
 
 /// Times in whole ns, as Perfetto reads them.
-fn ns(event: &Value, key: &str) -> u64 {
+pub(super) fn ns(event: &Value, key: &str) -> u64 {
     (event[key].as_f64().expect("a number") * 1000.0) as u64
 }
 
@@ -95,7 +107,7 @@ fn assert_nested(events: &[Value]) {
     }
 }
 
-fn slices<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
+pub(super) fn slices<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["ph"] == "X" && event["name"] == name).collect()
 }
 
@@ -114,7 +126,7 @@ fn rows(events: &[Value]) -> BTreeMap<(u64, u64), String> {
     threads.map(row).collect()
 }
 
-fn row_of(events: &[Value], event: &Value) -> String {
+pub(super) fn row_of(events: &[Value], event: &Value) -> String {
     let id = (event["pid"].as_u64().unwrap_or(0), event["tid"].as_u64().unwrap_or(0));
     rows(events).get(&id).cloned().unwrap_or_default()
 }

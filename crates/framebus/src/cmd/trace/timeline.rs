@@ -6,10 +6,13 @@
 
 use super::events::{Arg, Events, Flow, Track};
 use super::lanes::{Lanes, Numbers};
+use super::merge::{self, Merged};
+use super::requests::{Request, Requests};
+use super::server_trace::Served;
 use crate::out::plain;
 use crate::stats::Collector;
 use framebus_types::{Outcome, Reason, ResultHeader, Role, StageTimes, text};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::{self, Write};
 
 /// Numbers of processes that nobody has told us: above any that Linux gives
@@ -77,6 +80,7 @@ pub(super) struct Timeline<W> {
     captures: BTreeMap<String, Capture>,
     infer: Option<Infer>,
     receivers: BTreeMap<String, Lanes>,
+    requests: Requests,
     /// Frames so far: the number of an arrow.
     frames: u64,
     processes: u32,
@@ -116,8 +120,9 @@ struct Batch {
 }
 
 impl<W: Write> Timeline<W> {
-    /// An empty time line that begins at `origin_ns`.
-    pub(super) fn new(out: W, origin_ns: u64) -> io::Result<Self> {
+    /// An empty time line that begins at `origin_ns`. `traced`: what a server says of
+    /// its requests is going to be [merged](Self::merge).
+    pub(super) fn new(out: W, origin_ns: u64, traced: bool) -> io::Result<Self> {
         let mut events = Events::new(out, origin_ns)?;
         events.process(std::process::id(), "trace (this reader)", 2000)?;
         Ok(Self {
@@ -126,6 +131,7 @@ impl<W: Write> Timeline<W> {
             captures: BTreeMap::new(),
             infer: None,
             receivers: BTreeMap::new(),
+            requests: Requests::new(traced),
             frames: 0,
             processes: 0,
         })
@@ -146,6 +152,19 @@ impl<W: Write> Timeline<W> {
             self.outcome(frame)?;
         }
         self.receive(frame, id)
+    }
+
+    /// Ids of the requests that a server's trace may speak of.
+    pub(super) fn requests(&self) -> HashSet<u64> {
+        self.requests.ids().collect()
+    }
+
+    /// Draws what the server's trace says of them.
+    pub(super) fn merge(&mut self, served: &[Served]) -> io::Result<Merged> {
+        self.processes += 1;
+        let pid = UNKNOWN_PID + self.processes;
+        let requests = self.requests.take();
+        merge::write(&requests, served, pid, &mut self.numbers, &mut self.events)
     }
 
     /// Ends the file.
@@ -174,7 +193,7 @@ impl<W: Write> Timeline<W> {
             ("size", Arg::Text(&size)),
         ];
         self.events.slice(track, "capture", span, &args)?;
-        self.events.flow(track, id, Flow::Start, middle(span))
+        self.events.flow(track, "frame", id, Flow::Start, middle(span))
     }
 
     /// The number of the inference process, named when it is seen first.
@@ -221,12 +240,20 @@ impl<W: Write> Timeline<W> {
             if times.inference_start_ns > 0 { times.inference_start_ns } else { times.batched_ns };
         let known = |batch: &Batch| batch.start_ns == start_ns;
         let place = match context.batches.iter().position(known) {
-            Some(place) => place,
+            Some(place) => {
+                self.requests.share(frame.header);
+                place
+            }
             None => {
                 let end_ns = if times.decoded_ns > 0 { times.decoded_ns } else { times.result_ns };
                 let span = (times.batched_ns, end_ns);
                 let track = context.lanes.place(span, &mut self.numbers, &mut self.events)?;
                 write_batch(&mut self.events, track, frame, span)?;
+                if frame.outcome == Outcome::Ok
+                    && let Some(request) = Request::of(frame.header, track)
+                {
+                    self.requests.add(request, &mut self.events)?;
+                }
                 if context.batches.len() == RECENT {
                     context.batches.pop_front();
                 }
@@ -237,7 +264,7 @@ impl<W: Write> Timeline<W> {
         let batch = &mut context.batches[place];
         if frame.outcome == Outcome::Ok {
             let inferred = (times.inference_start_ns, times.inference_end_ns);
-            self.events.flow(batch.track, id, Flow::Step, middle(inferred))?;
+            self.events.flow(batch.track, "frame", id, Flow::Step, middle(inferred))?;
             // Results that overtake each other have rows of their own.
             let from_ns =
                 if batch.sent_ns <= times.result_ns { batch.sent_ns } else { times.decoded_ns };
@@ -296,7 +323,7 @@ impl<W: Write> Timeline<W> {
             ("decoder to sent ms", Arg::Ms(header.times.result_ns - header.times.capture_ns)),
         ];
         self.events.slice(track, "receive", span, &args)?;
-        self.events.flow(track, id, Flow::End, middle(span))
+        self.events.flow(track, "frame", id, Flow::End, middle(span))
     }
 
     fn pid(&mut self, health: &Collector, role: Role, name: &str) -> u32 {
