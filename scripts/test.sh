@@ -7,6 +7,9 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$FB_ROOT"
 
+# The server that the triton backend is tested with.
+scripts/setup.sh --quiet --triton
+
 # A test whose model, footage or library is missing fails instead of skipping:
 # the set-up has just put them all in place.
 export FRAMEBUS_REQUIRE_ASSETS=1

@@ -7,6 +7,7 @@ NAME is the model's name at the server. Keys:
   batch=N        max_batch_size (0: the batch is an ordinary dimension)
   dynamic=1      Triton's dynamic batching (needs batch), delay_us=N waits so long for more
   fp16=1         FP16 tensors instead of FP32, in and out
+  uint8=1        UINT8 pixels 0 to 255 as input instead of floats 0 to 1
   instances=N    processes that run the model (1)
   precision=, threads=, nms=, nms_conf=, nms_iou=, nms_max=, nms_labels=
                  as model.py beside this file explains
@@ -26,7 +27,7 @@ import sys
 HERE = os.path.dirname(os.path.realpath(__file__))
 HOME = os.environ.get("TRITON_HOME") or os.path.join(HERE, "../../.framebus/triton")
 PASSED_ON = ("precision", "threads", "nms", "nms_conf", "nms_iou", "nms_max", "nms_labels")
-OTHERS = ("batch", "dynamic", "delay_us", "fp16", "instances", "fault")
+OTHERS = ("batch", "dynamic", "delay_us", "fp16", "uint8", "instances", "fault")
 TYPES = {"f32": "FP32", "f16": "FP16", "i32": "INT32", "i64": "INT64", "u8": "UINT8", "boolean": "BOOL"}
 
 
@@ -84,6 +85,8 @@ def configuration(name, onnx, options):
     batch, half = int(options.get("batch", 0)), options.get("fp16") == "1"
     model = ov.Core().read_model(onnx)
     inputs = tensors(model.inputs, batch, half)
+    if options.get("uint8") == "1":
+        inputs = [(input_name, "UINT8", dims) for input_name, _, dims in inputs]
     outputs = nms_tensors(options, batch, half) if options.get("nms") else tensors(model.outputs, batch, half)
     text = f'name: {quoted(name)}\nbackend: "python"\nmax_batch_size: {batch}\n'
     text += block("input", inputs) + block("output", outputs)

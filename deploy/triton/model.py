@@ -20,7 +20,8 @@ fault_file  for tests only: see Fault
 Inputs of any size go where the ONNX leaves it free (each shape is compiled once,
 which takes a second). Requests that Triton's dynamic batcher hands over together
 and that are of one shape run as one batch if the ONNX leaves the batch free, else
-one after the other. FP16 tensors are converted on the way in and out.
+one after the other. FP16 tensors are converted on the way in and out, UINT8 pixels
+become floats 0 to 1.
 
 OpenVINO and numpy < 2 come from PYTHONPATH, which serve.sh sets. With numpy 2 this
 server's Python backend answers empty tensors without any error, hence the check.
@@ -127,6 +128,8 @@ class Network:
         tensors = {}
         for i, (port, array) in enumerate(zip(self.model.inputs, arrays)):
             # A view where the bytes are right already, which is the ordinary case.
+            if array.dtype == np.uint8 and port.get_element_type() == ov.Type.f32:
+                array = array * np.float32(1 / 255)
             array = np.ascontiguousarray(array, port.get_element_type().to_dtype())
             tensors[i] = ov.Tensor(array, shared_memory=True)
         request.infer(tensors)

@@ -25,6 +25,7 @@ pub mod fuzz;
 mod process;
 mod readers;
 mod rtsp;
+mod triton;
 mod world;
 
 pub use assets::{asset, openvino, repository, skip};
@@ -35,4 +36,5 @@ pub use faults::{
 pub use process::{Exit, Process, binary, example, wait_until, with_shm, with_tmpfs};
 pub use readers::{Collector, Found, HealthWatch, Row};
 pub use rtsp::{Line, Road, RtspCamera};
+pub use triton::{TritonServer, free_port, regions, triton};
 pub use world::{Environment, World};

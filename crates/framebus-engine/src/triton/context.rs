@@ -18,8 +18,9 @@ use std::time::Duration;
 
 /// The first request of an input shape may compile the network on the server.
 const FIRST: Duration = Duration::from_secs(60);
-/// A request may take so many times as long as the quickest one did, whatever the limit.
-const TIMES_QUICKEST: u64 = 10;
+/// A request may take so many times as long as they usually do, whatever the limit, so that
+/// slow models live.
+const TIMES_USUAL: u64 = 10;
 /// Requests of a context that the server can have at once: one that is answered and one
 /// that was given up. A third one waits for neither, it gets new memory.
 const SLOTS: usize = 2;
@@ -44,8 +45,8 @@ pub(super) struct TritonContext {
     slots: [Option<Slot>; SLOTS],
     turn: usize,
     marks: Arc<Marks>,
-    /// 0 before the first answer.
-    quickest_ns: u64,
+    /// How long answers take, smoothed; 0 before the first.
+    usual_ns: u64,
     letterboxes: Letterboxes,
     geometry: Vec<Letterbox>,
     /// Pixels as floats, where the server wants others.
@@ -69,7 +70,7 @@ impl TritonContext {
             shape,
             slots: Default::default(),
             turn: 0,
-            quickest_ns: 0,
+            usual_ns: 0,
             letterboxes: Letterboxes::default(),
             geometry: Vec::new(),
             postprocess: Postprocess::default(),
@@ -164,11 +165,9 @@ impl TritonContext {
 
     /// How long the next request may take.
     fn limit(&self) -> Duration {
-        match self.quickest_ns {
+        match self.usual_ns {
             0 => FIRST.max(self.common.timeout),
-            quickest_ns => {
-                self.common.timeout.max(Duration::from_nanos(quickest_ns * TIMES_QUICKEST))
-            }
+            usual_ns => self.common.timeout.max(Duration::from_nanos(usual_ns * TIMES_USUAL)),
         }
     }
 
@@ -184,9 +183,11 @@ impl TritonContext {
             match answered {
                 Ok(response) => {
                     let took_ns = (self.common.clock)().saturating_sub(begin_ns).max(1);
-                    self.quickest_ns = match self.quickest_ns {
+                    self.usual_ns = match self.usual_ns {
                         0 => took_ns,
-                        quickest_ns => quickest_ns.min(took_ns),
+                        // The first one may have compiled the network.
+                        usual_ns if took_ns < usual_ns / 2 => took_ns,
+                        usual_ns => usual_ns - usual_ns / 8 + took_ns / 8,
                     };
                     slot.answered();
                     self.answer

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 /// Wait before a server that went away is asked again, ns; doubles each time.
 const AWAY_MIN_NS: u64 = 100_000_000;
-/// Longest such wait, ns.
-const AWAY_MAX_NS: u64 = 5_000_000_000;
+/// Longest such wait, ns: asking costs little, and cameras wait.
+const AWAY_MAX_NS: u64 = 1_000_000_000;
 /// Bound on calls that take the server no time.
 pub(super) const SHORT: Duration = Duration::from_millis(1000);
 /// A request that was given up has ended for the server too after this, ns; only then the
@@ -224,11 +224,12 @@ impl Link {
         }
     }
 
-    /// What a call's fault means for the engine: `Lost` and `Late` are the server's.
+    /// What a call's fault means for the engine.
     pub(super) fn fault(&self, stage: &'static str, fault: &Fault) -> EngineError {
         match fault {
             Fault::Lost(reason) => self.lost(reason),
-            Fault::Late(_) => self.lost(&fault.to_string()),
+            // Others may still be answered; who is not finds out by itself.
+            Fault::Late(_) => self.gone(&fault.to_string()),
             Fault::Refused(_, message) if cure::is_unloaded(message) => self.lost(message),
             Fault::Refused(..) => {
                 EngineError::Run { backend: NAME, stage, reason: fault.to_string() }

@@ -117,6 +117,8 @@ fn unavailable(address: &Endpoint, fault: &Fault) -> EngineError {
     let text = fault.to_string();
     let next = if text.contains("refused") {
         "; start the server, or correct triton.url (its gRPC port is 8001 by default)"
+    } else if text.contains("corrupt message") {
+        "; it seems not to speak TLS: write grpc:// instead of grpcs:// in triton.url"
     } else if text.contains("certificate") || text.contains("handshake") || text.contains("TLS") {
         "; see ca, cert and key under [triton]"
     } else {
