@@ -142,6 +142,7 @@ fn triton(entry: &Entry) -> Triton {
         timeout_ms: int!(entry, "timeout_ms"),
         max_batch: int!(entry, "max_batch"),
         token: get_option!(entry, "token", Secret),
+        token_header: get!(entry, "token_header", Text),
         ca: get_option!(entry, "ca", Path),
         cert: get_option!(entry, "cert", Path),
         key: get_option!(entry, "key", Path),

@@ -211,6 +211,7 @@ fn every_value_arrives_where_it_belongs() {
         timeout_ms: 50,
         max_batch: 64,
         token: Some(Secret::new("hunter2")),
+        token_header: "authorization".to_owned(),
         ca: Some("/ca.pem".into()),
         cert: Some("/etc/c.pem".into()),
         key: Some("/etc/k.pem".into()),

@@ -9,6 +9,7 @@ pub(super) fn all(walk: &mut Walk<'_>, document: &Document) {
     for entry in document.entries("triton") {
         certificates(walk, entry);
         token(walk, entry);
+        token_header(walk, entry);
     }
     timeouts(walk, document);
 }
@@ -63,6 +64,18 @@ fn token(walk: &mut Walk<'_>, entry: &Entry) {
         let message = "would travel to another machine in the clear; write url = \
                        \"grpcs://HOST:PORT\" or remove the key";
         refuse(walk, entry, "token", found, message);
+    }
+}
+
+fn token_header(walk: &mut Walk<'_>, entry: &Entry) {
+    let Some(found) = entry.found("token_header") else { return };
+    let Value::Text(name) = &found.value else { return };
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    // Values of headers that end in -bin are base64.
+    if name.is_empty() || name.ends_with("-bin") || !name.bytes().all(fits) {
+        let message = "must be the name of a header: lower-case letters, digits, - _ and ., not \
+                       ending in -bin";
+        refuse(walk, entry, "token_header", found, message);
     }
 }
 

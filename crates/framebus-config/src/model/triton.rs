@@ -20,8 +20,10 @@ pub struct Triton {
     pub timeout_ms: u64,
     /// Most frames of one request; 0 = what the server's model configuration says.
     pub max_batch: usize,
-    /// Sent as `authorization: Bearer …`; visible ASCII. `None` = no such header.
+    /// Sent with each call; visible ASCII. `None` = no such header.
     pub token: Option<Secret>,
+    /// Header that holds the token, in lower case; `authorization` has `Bearer` before it.
+    pub token_header: String,
     /// PEM file of the authority to trust; `None` = those of the system.
     pub ca: Option<PathBuf>,
     /// PEM file of the client certificate; there with [`key`](Self::key) or not at all.

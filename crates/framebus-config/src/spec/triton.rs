@@ -3,7 +3,7 @@
 use super::{Default, Key, Kind, MS, key};
 use crate::model::TritonTransport;
 
-pub(super) static TRITON: [Key; 10] = [
+pub(super) static TRITON: [Key; 11] = [
     key("url", Kind::Endpoint, Default::Word("127.0.0.1:8001"))
         .doc(
             "Where the server listens for gRPC: \"HOST:PORT\", or with TLS \
@@ -45,8 +45,8 @@ pub(super) static TRITON: [Key; 10] = [
         .also(&["shared_memory", "shm", "memory", "protocol"]),
     key("timeout_ms", Kind::Int { min: 50, max: 600_000, unit: MS }, Default::Int(1000))
         .doc(
-            "A request that is not answered within this, or within ten times what the server's \
-             quickest answer took, fails; where model.backend lists another backend, that one \
+            "A request that is not answered within this, or within ten times what \
+             answers usually take, fails; where model.backend lists another backend, that one \
              takes over.",
             "Must be well below model.timeout_ms, or inference starts again before another \
              backend can take over.",
@@ -63,10 +63,17 @@ pub(super) static TRITON: [Key; 10] = [
     key("token", Kind::Secret, Default::Absent("token = \"${TRITON_TOKEN}\"", "no token is sent"))
         .doc(
             "Sent with each request as `authorization: Bearer TOKEN`. ${NAME} is replaced.",
-            "Triton itself checks none; a proxy before it can. To another machine it needs \
+            "For a proxy before the server, which checks it. To another machine it needs \
              grpcs://. Never shown in logs, process lists or the status.",
         )
         .also(&["bearer", "authorization", "auth", "api_key", "password", "secret"]),
+    key("token_header", Kind::Text, Default::Word("authorization"))
+        .doc(
+            "Header that holds the token, in lower case; any but \"authorization\" holds it bare.",
+            "Triton's own check, --grpc-restricted-protocol=…:KEY=TOKEN, wants \
+             \"triton-grpc-protocol-KEY\".",
+        )
+        .also(&["header", "auth_header", "token_name"]),
     key(
         "ca",
         Kind::Path,

@@ -17,8 +17,8 @@ use tokio::runtime::Runtime;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::Ascii;
-use tonic::metadata::MetadataValue;
+
+use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
@@ -118,7 +118,7 @@ impl Marks {
 pub(crate) struct Client {
     runtime: Arc<Runtime>,
     channel: Channel,
-    token: Option<MetadataValue<Ascii>>,
+    token: Option<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
 }
 
 impl Client {
@@ -143,10 +143,14 @@ impl Client {
             false => endpoint,
         };
         let token = settings.token.as_ref().map(|token| {
-            let mut value = MetadataValue::<Ascii>::try_from(format!("Bearer {}", token.expose()))
+            let name = settings.token_header.as_str();
+            let scheme = if name == "authorization" { "Bearer " } else { "" };
+            let key = MetadataKey::from_bytes(name.as_bytes())
+                .map_err(|_| "triton.token_header is no header's name".to_owned())?;
+            let mut value = MetadataValue::try_from(format!("{scheme}{}", token.expose()))
                 .map_err(|_| "triton.token holds characters that no header can".to_owned())?;
             value.set_sensitive(true);
-            Ok::<_, String>(value)
+            Ok::<_, String>((key, value))
         });
         let _entered = runtime.enter();
         Ok(Self {
@@ -174,8 +178,8 @@ impl Client {
         Res: Message + Default + 'static,
     {
         let mut request = Request::new(request);
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.clone());
+        if let Some((key, value)) = &self.token {
+            request.metadata_mut().insert(key.clone(), value.clone());
         }
         let codec = Framed { marks: marks.cloned(), kinds: PhantomData::<(Req, Res)> };
         let mut grpc = Grpc::new(self.channel.clone())
