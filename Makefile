@@ -4,14 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test lint fmt fuzz bench peers instructions chaos reconnects soak faults deb deb-test docs clean distclean
+.PHONY: help setup tools build demo test lint fmt fuzz bench triton-bench peers instructions chaos reconnects soak faults deb deb-test docs clean distclean
 
 # Finds cargo and the folders; every recipe that runs cargo starts with it.
 ENV := . scripts/env.sh &&
 
 help: ## list these commands
 	@printf 'framebus: cameras in, detections out, over shared memory\n\n'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing: packages, Rust, OpenVINO, model, footage
 	@scripts/setup.sh
@@ -47,6 +47,10 @@ fuzz: ready ## look for inputs that break parsers, MINUTES=5 for each target
 bench: ready ## bare engine, pipeline, bus and hot functions on this machine
 	$(ENV) cargo build --release --workspace --bins
 	@scripts/bench.sh
+
+triton-bench: ready ## in process beside a Triton server of its own, in turns
+	$(ENV) cargo build --release -p framebus --bins
+	@scripts/triton/bench.sh
 
 peers: ready ## framebus beside Python loops and benchmark_app, in turns
 	$(ENV) cargo build --release --workspace --bins

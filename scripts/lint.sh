@@ -38,12 +38,12 @@ fi
 
 shell_syntax() {
     local f status=0
-    for f in scripts/*.sh scripts/peers/*.sh deploy/triton/*.sh .ci/run; do bash -n "$f" || status=1; done
+    for f in scripts/*.sh scripts/peers/*.sh scripts/triton/*.sh deploy/triton/*.sh .ci/run; do bash -n "$f" || status=1; done
     return "$status"
 }
 step "shell syntax" shell_syntax
 if command -v shellcheck >/dev/null; then
-    step "shellcheck" shellcheck -x scripts/*.sh scripts/peers/*.sh deploy/triton/*.sh .ci/run \
+    step "shellcheck" shellcheck -x scripts/*.sh scripts/peers/*.sh scripts/triton/*.sh deploy/triton/*.sh .ci/run \
         deploy/debian/scripts/* deploy/systemd/framebus-generator
 else
     warn "SKIPPED shellcheck: not installed (Debian and Ubuntu: apt-get install shellcheck)"

@@ -101,6 +101,18 @@ pub enum Mode {
     Throughput,
 }
 
+/// How much of a detector the network itself computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Head {
+    /// All that was exported.
+    #[default]
+    Whole,
+    /// Raw maps: the head was cut off, the backend computes the boxes.
+    Cut,
+    /// All, and overlapping boxes are dropped too.
+    Suppressed,
+}
+
 /// How to load a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -153,8 +165,10 @@ pub struct EngineInfo {
     pub version: String,
     /// Model name: the file's stem.
     pub model: String,
-    /// Precision in use.
+    /// Precision in use; a server's is its own business, and `Auto`.
     pub precision: Precision,
+    /// What of it runs.
+    pub head: Head,
     /// Which input serves which frame.
     pub shapes: ShapePolicy,
     /// The input that `load` compiled and checked.

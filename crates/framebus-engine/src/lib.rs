@@ -17,7 +17,7 @@ pub mod triton;
 
 pub use api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
-    FrameRequest, InputShape, LoadOptions, Mode, Precision, ServerTimes, Shape, ShapePolicy,
+    FrameRequest, Head, InputShape, LoadOptions, Mode, Precision, ServerTimes, Shape, ShapePolicy,
     StageTimes, Thresholds,
 };
 pub use registry::{NAMES, Skipped, backend, backends, expand, is_remote, load_first};

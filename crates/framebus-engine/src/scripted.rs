@@ -16,7 +16,7 @@
 
 use crate::api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
-    FrameRequest, LoadOptions, Mode, Precision, Shape, ShapePolicy, StageTimes,
+    FrameRequest, Head, LoadOptions, Mode, Precision, Shape, ShapePolicy, StageTimes,
 };
 use framebus_model::Model;
 use framebus_vision::Detection;
@@ -206,6 +206,7 @@ impl ScriptedBackend {
             version: "0".to_owned(),
             model: model.to_owned(),
             precision: Precision::F32,
+            head: Head::Whole,
             shapes: state.script.shapes.unwrap_or(ShapePolicy::Fixed(base)),
             base,
             mode: Mode::Latency,

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -97,6 +97,11 @@ impl Child {
             None => None,
         };
         Ok(Self { process, stdin, tail, reader, started_ns: clock::monotonic_ns() })
+    }
+
+    /// Its standard output, once, where it was started with a pipe.
+    pub(crate) fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.process.stdout.take()
     }
 
     pub(crate) fn pid(&self) -> u32 {

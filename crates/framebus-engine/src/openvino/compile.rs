@@ -4,7 +4,10 @@ use super::context::OpenVinoContext;
 use super::plan::Plan;
 use super::probe::Loaded;
 use super::{NAME, describe, message};
-use crate::api::{Context, Engine, EngineError, EngineInfo, LoadOptions, Mode, Precision, Shape};
+use crate::api::{
+    Context, Engine, EngineError, EngineInfo, Head, LoadOptions, Mode, Precision, Shape,
+};
+use framebus_model::OutputLayout;
 use openvino::{
     CompiledModel, Core, DeviceType, InferenceError, Model as Network, PartialShape, PropertyKey,
     RwPropertyKey,
@@ -44,6 +47,10 @@ impl OpenVinoEngine {
             version: release(&loaded.version).to_owned(),
             model: plan.model.name().to_owned(),
             precision: precision_in_use(&compiled, options.precision),
+            head: match plan.model.layout() {
+                OutputLayout::Heads => Head::Cut,
+                _ => Head::Whole,
+            },
             shapes: plan.shapes,
             base: plan.base,
             mode: options.mode,

@@ -3,7 +3,7 @@
 use super::NAME;
 use super::proto::{ModelConfig, ModelMetadata, TensorMetadata};
 use crate::answer::{MAX_SCALES, whole};
-use crate::api::{EngineError, Shape};
+use crate::api::{EngineError, Head, Shape};
 use crate::sides::{DEFAULT_SIDE, Sides};
 use framebus_model::{Model, OutputLayout};
 use framebus_vision::Layout;
@@ -84,6 +84,17 @@ pub(crate) enum Reading {
     /// Suppressed by the server: outputs are counts, boxes, scores, classes, as TensorRT's
     /// `EfficientNMS` has them.
     Suppressed,
+}
+
+impl Reading {
+    /// What of the detector runs on the server.
+    pub(crate) fn head(&self) -> Head {
+        match self {
+            Self::Heads { .. } => Head::Cut,
+            Self::Suppressed => Head::Suppressed,
+            Self::Whole(_) => Head::Whole,
+        }
+    }
 }
 
 /// What a request looks like.

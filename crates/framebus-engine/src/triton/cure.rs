@@ -3,7 +3,8 @@
 use std::net::{ToSocketAddrs, UdpSocket};
 
 /// Whether this host is the machine that we run on: one of its addresses is.
-pub(super) fn is_local(host: &str) -> bool {
+#[must_use]
+pub fn is_local(host: &str) -> bool {
     let Ok(addresses) = (host, 0).to_socket_addrs() else { return false };
     // A socket can only be bound to an address of our own; nothing is sent.
     addresses.into_iter().any(|address| UdpSocket::bind((address.ip(), 0)).is_ok())

@@ -24,6 +24,8 @@ mod proto;
 mod region;
 mod slot;
 
+pub use cure::is_local;
+
 use crate::api::{
     Backend, Context, Engine, EngineError, EngineInfo, LoadOptions, Mode, Precision, Shape,
 };
@@ -176,6 +178,7 @@ impl TritonEngine {
             version: server.version,
             model: metadata.name,
             precision: Precision::Auto,
+            head: contract.reading.head(),
             shapes,
             base,
             mode: options.mode,
@@ -236,7 +239,7 @@ fn transport(settings: &Settings, link: &Link) -> Result<bool, EngineError> {
     let host = &settings.url.host;
     let tried = match settings.transport {
         Transport::Grpc => return Ok(false),
-        _ if !cure::is_local(host) => Err(format!(
+        _ if !is_local(host) => Err(format!(
             "{host} is another machine, which cannot share memory; use transport = \"grpc\" or \
              \"auto\""
         )),
@@ -247,7 +250,7 @@ fn transport(settings: &Settings, link: &Link) -> Result<bool, EngineError> {
         (Err(reason), Transport::SystemSharedMemory) => {
             Err(EngineError::Unavailable { backend: NAME, reason })
         }
-        (Err(_), _) if !cure::is_local(host) => {
+        (Err(_), _) if !is_local(host) => {
             tracing::info!(server = %settings.url, "tensors go over gRPC: another machine");
             Ok(false)
         }

@@ -4,7 +4,7 @@
 
 use framebus_bus::{Bus, Delivery, Domain, FramePublisher, Limits, ResultSubscriber};
 use framebus_engine::{
-    BatchOutput, Context, Engine, EngineError, EngineInfo, FrameOutput, FrameRequest, Mode,
+    BatchOutput, Context, Engine, EngineError, EngineInfo, FrameOutput, FrameRequest, Head, Mode,
     Precision, ServerTimes, Shape, ShapePolicy, StageTimes, Thresholds,
 };
 use framebus_infer::camera::camera_vitals;
@@ -59,6 +59,7 @@ impl Played {
             version: "0".to_owned(),
             model: "played".to_owned(),
             precision: Precision::F32,
+            head: Head::Whole,
             shapes: ShapePolicy::CameraShaped { side: 640, stride: 32 },
             base: WIDE,
             mode: Mode::Throughput,

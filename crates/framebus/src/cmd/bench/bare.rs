@@ -44,7 +44,7 @@ impl ModelArgs {
         Ok(std::path::absolute(&model).unwrap_or(model))
     }
 
-    fn options(&self, mode: Mode, as_is: bool) -> LoadOptions {
+    pub(super) fn options(&self, mode: Mode, as_is: bool) -> LoadOptions {
         let side = |text: &str| text.parse().ok();
         let fixed = self.input.split_once('x').and_then(|(height, width)| {
             Some(InputShape::Fixed(Shape { height: side(height)?, width: side(width)? }))

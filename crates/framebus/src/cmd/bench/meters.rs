@@ -39,6 +39,12 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// The process that started it, or took it over. `None` when it is gone.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    let stat = read(pid, "stat")?;
+    stat[stat.rfind(')')? + 1..].split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Memory of a process now. `None` when it is gone.
 pub(super) fn memory(pid: u32) -> Option<Memory> {
     let rollup = read(pid, "smaps_rollup")?;
@@ -73,5 +79,7 @@ mod tests {
         assert!(memory.rss > 0 && memory.pss > 0 && memory.pss <= memory.rss);
         assert!(cpu_s(own).is_some());
         assert_eq!(cpu_s(u32::MAX), None);
+        assert_eq!(parent(own), rustix::process::getppid().map(|pid| pid.as_raw_pid() as u32));
+        assert_eq!(parent(u32::MAX), None);
     }
 }

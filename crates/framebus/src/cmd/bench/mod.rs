@@ -16,6 +16,7 @@ mod pipeline;
 mod reader;
 mod rig;
 mod source;
+mod triton;
 
 use crate::out;
 use framebus_service::{Failure, Kind, OrFail, Shutdown};
@@ -44,6 +45,7 @@ Examples:
   framebus bench letterbox                              pixels into the network's input
   framebus bench decode                                 the network's output into boxes
   framebus bench clip street.mp4                        a real clip, decoding included
+  framebus bench triton --url 127.0.0.1:8001            in process beside a Triton server
 
 With --json each prints one object. Keys of every benchmark: bench (its name), version
 (of framebus), cpus (cores that it may use); the others are listed in the help of each
@@ -68,6 +70,7 @@ enum What {
     Letterbox(hot::LetterboxArgs),
     Decode(hot::DecodeArgs),
     Clip(clip::Args),
+    Triton(triton::Args),
     #[command(hide = true)]
     Source(source::Args),
     #[command(hide = true)]
@@ -121,6 +124,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Some(What::Letterbox(args)) => hot::letterbox(&args, &shutdown)?,
         Some(What::Decode(args)) => hot::decode(&args, &shutdown)?,
         Some(What::Clip(args)) => clip::run(&args, &shutdown)?,
+        Some(What::Triton(args)) => triton::run(&args, &shutdown)?,
         Some(What::Source(args)) => source::run(&args, &shutdown)?,
         Some(What::Reader(args)) => reader::run(&args, &shutdown)?,
     }
