@@ -16,6 +16,7 @@ const STARTED: &str = "Started GRPCInferenceService";
 #[derive(Debug)]
 pub struct TritonServer<'a> {
     world: &'a World,
+    address: String,
     port: u16,
     command: Vec<String>,
     process: Process,
@@ -62,23 +63,20 @@ impl<'a> TritonServer<'a> {
         command.extend([script, "--repository".to_owned(), folder]);
         command.extend(["--grpc-port".to_owned(), number]);
         command.extend(arguments.iter().map(|&word| word.to_owned()));
+        let given = arguments.iter().position(|word| *word == "--address");
+        let address = given.and_then(|at| arguments.get(at + 1)).unwrap_or(&"127.0.0.1");
+        let address = (*address).to_owned();
         let process = launch(world, &command, 0);
         let pids = vec![process.pid()];
-        let mut server = Self { world, port, command, process, starts: 1, pids };
+        let mut server = Self { world, address, port, command, process, starts: 1, pids };
         server.wait();
         Some(server)
     }
 
-    /// `127.0.0.1:port`.
+    /// `127.0.0.1:port`, or with the `--address` that was given.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// The port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+        format!("{}:{}", self.address, self.port)
     }
 
     /// The server's process.
@@ -96,22 +94,15 @@ impl<'a> TritonServer<'a> {
             .collect()
     }
 
-    /// What it has printed.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.stderr()
+    /// Sends a signal to what was started: the wrapper, where there is one.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Ends it at once.
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait(10);
-    }
-
-    /// Ends it in order.
-    pub fn stop(&mut self) {
-        self.process.signal(Signal::TERM);
-        self.process.wait(60);
     }
 
     /// Starts it again on the same port, and waits until it listens.

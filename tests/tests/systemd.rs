@@ -187,6 +187,29 @@ fn the_generator_makes_a_unit_for_everything_that_is_enabled() {
 }
 
 #[test]
+fn inference_gets_a_network_only_for_a_server() {
+    let drop_in = "framebus-infer.service.d";
+    for (backend, wanted) in [("\"auto\"", false), ("[\"triton\", \"openvino\"]", true)] {
+        let text = config_of(backend);
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("framebus.toml");
+        std::fs::write(&file, text).expect("written");
+        let made = Command::new(binary("framebus"))
+            .args(["systemd", "generate", "--config"])
+            .arg(&file)
+            .arg(folder.path())
+            .status();
+        assert!(made.expect("runs").success());
+        let network = std::fs::read_to_string(folder.path().join(drop_in).join("triton.conf"));
+        assert_eq!(network.is_ok_and(|text| text.contains("PrivateNetwork=no")), wanted);
+    }
+}
+
+fn config_of(backend: &str) -> String {
+    format!("[model]\npath = \"m.onnx\"\nbackend = {backend}\n{}", camera("a", ""))
+}
+
+#[test]
 fn the_generator_makes_nothing_of_nothing() {
     assert_eq!(generate(None, None, ""), (vec![], String::new()));
     // What was applied once does not bring a removed configuration back.

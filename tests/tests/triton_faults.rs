@@ -274,7 +274,7 @@ fn four_cameras_for_a_minute() {
     let Some(server) = TritonServer::start(&world, &models) else { return };
     let camera = |name: &str| {
         format!(
-            "[[camera]]\nname = \"{name}\"\nsource = \"file:{}\"\npace = \"realtime\"\nloop = true\nfps = 5.0\n",
+            "[[camera]]\nname = \"{name}\"\nsource = \"file:{}\"\npace = \"realtime\"\nloop = true\nfps = 3.0\n",
             clip.display()
         )
     };

@@ -45,7 +45,7 @@ pub(super) static TRITON: [Key; 11] = [
         .also(&["shared_memory", "shm", "memory", "protocol"]),
     key("timeout_ms", Kind::Int { min: 50, max: 600_000, unit: MS }, Default::Int(1000))
         .doc(
-            "A request that is not answered within this, or within ten times what \
+            "A request that is not answered within this, or within four times what \
              answers usually take, fails; where model.backend lists another backend, that one \
              takes over.",
             "Must be well below model.timeout_ms, or inference starts again before another \

@@ -50,7 +50,9 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lost(reason) => f.write_str(reason),
-            Self::Late(limit) => write!(f, "it did not answer within {limit:?}"),
+            Self::Late(limit) => {
+                write!(f, "it did not answer within {:.1} s", limit.as_secs_f64())
+            }
             Self::Refused(_, message) => write!(f, "the server says: {message}"),
         }
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(60);
 /// A request may take so many times as long as they usually do, whatever the limit, so that
 /// slow models live.
-const TIMES_USUAL: u64 = 10;
+const TIMES_USUAL: u64 = 4;
 /// Requests of a context that the server can have at once: one that is answered and one
 /// that was given up. A third one waits for neither, it gets new memory.
 const SLOTS: usize = 2;
@@ -274,12 +274,10 @@ impl Context for TritonContext {
 
 impl Drop for TritonContext {
     fn drop(&mut self) {
-        // Nothing is in flight: the server can forget them. One that is away has done so.
-        let here = self.common.link.epoch().ok();
+        // Nothing is in flight: the server can forget them. One that was away has done so.
+        let Some(epoch) = self.common.link.known_epoch() else { return };
         for slot in self.slots.iter().flatten() {
-            if let Some(region) =
-                slot.region().filter(|_| here.is_some() && slot.registered == here)
-            {
+            if let Some(region) = slot.region().filter(|_| slot.registered == Some(epoch)) {
                 let _ = self.client.unregister(region.name(), SHORT);
             }
         }

@@ -51,6 +51,8 @@ struct Away {
     /// When it is asked again.
     again_ns: u64,
     wait_ns: u64,
+    /// It only left a request unanswered; it may be there.
+    doubtful: bool,
 }
 
 /// A region that is not used any more but known to the server.
@@ -107,32 +109,59 @@ impl Link {
         }
         let asked = self.client.is_ready(&self.model, SHORT);
         let mut state = lock(&self.state);
-        match (asked, &mut state.away) {
-            (Ok(()), away) => {
-                if away.take().is_some() {
-                    tracing::info!(server = %self.address, "the Triton server is there again");
-                }
-                Ok(state.epoch)
+        let Err(fault) = asked else {
+            if state.away.take().is_some_and(|away| !away.doubtful) {
+                tracing::info!(server = %self.address, "the Triton server is there again");
             }
-            (Err(fault), Some(away)) => {
-                away.reason = fault.to_string();
-                away.again_ns = (self.clock)() + away.wait_ns;
-                Err(self.gone(&away.reason))
-            }
-            (Err(fault), None) => Err(self.gone(&fault.to_string())),
+            return Ok(state.epoch);
+        };
+        let reason = fault.to_string();
+        if state.away.as_ref().is_none_or(|away| away.doubtful) {
+            self.went(&mut state, &reason);
         }
+        if let Some(away) = &mut state.away {
+            away.again_ns = (self.clock)() + away.wait_ns;
+            away.reason.clone_from(&reason);
+        }
+        Err(self.gone(&reason))
     }
 
-    /// The server went away, or does not answer.
-    pub(super) fn lost(&self, reason: &str) -> EngineError {
-        let again_ns = (self.clock)() + AWAY_MIN_NS;
-        let mut state = lock(&self.state);
+    /// The present epoch, as far as is known without asking.
+    pub(super) fn known_epoch(&self) -> Option<u64> {
+        let state = lock(&self.state);
+        state.away.is_none().then_some(state.epoch)
+    }
+
+    /// Notes that it is away, from now on.
+    fn went(&self, state: &mut State, reason: &str) {
+        tracing::warn!(server = %self.address, reason, "the Triton server went away");
         state.epoch += 1;
-        if state.away.is_none() {
-            tracing::warn!(server = %self.address, reason, "the Triton server went away");
+        state.away = Some(Away {
+            reason: reason.to_owned(),
+            again_ns: (self.clock)() + AWAY_MIN_NS,
+            wait_ns: AWAY_MIN_NS,
+            doubtful: false,
+        });
+    }
+
+    /// The server went away.
+    fn lost(&self, reason: &str) -> EngineError {
+        let mut state = lock(&self.state);
+        if state.away.as_ref().is_none_or(|away| away.doubtful) {
+            self.went(&mut state, reason);
         }
-        let away = Away { reason: reason.to_owned(), again_ns, wait_ns: AWAY_MIN_NS };
-        state.away.get_or_insert(away);
+        self.gone(reason)
+    }
+
+    /// It left a request unanswered: before the next one it is asked whether it is there.
+    fn doubted(&self, reason: &str) -> EngineError {
+        let mut state = lock(&self.state);
+        state.away.get_or_insert(Away {
+            reason: reason.to_owned(),
+            again_ns: 0,
+            wait_ns: AWAY_MIN_NS,
+            doubtful: true,
+        });
         self.gone(reason)
     }
 
@@ -228,8 +257,7 @@ impl Link {
     pub(super) fn fault(&self, stage: &'static str, fault: &Fault) -> EngineError {
         match fault {
             Fault::Lost(reason) => self.lost(reason),
-            // Others may still be answered; who is not finds out by itself.
-            Fault::Late(_) => self.gone(&fault.to_string()),
+            Fault::Late(_) => self.doubted(&fault.to_string()),
             Fault::Refused(_, message) if cure::is_unloaded(message) => self.lost(message),
             Fault::Refused(..) => {
                 EngineError::Run { backend: NAME, stage, reason: fault.to_string() }

@@ -1,7 +1,7 @@
 //! `framebus systemd`: what the packaged units call; see docs/deployment.md.
 
 use crate::applied;
-use framebus_config::Config;
+use framebus_config::{BackendName, Config};
 use framebus_service::{CommonArgs, Failure, Kind, OrFail};
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,6 +59,14 @@ pub(crate) const ENVIRONMENT: &str = "/etc/framebus/framebus.env";
 pub(crate) const APPLIED: &str = "/var/lib/framebus/applied.toml";
 /// Where the units are; systemd looks only at the names of the links.
 const UNITS: &str = "/usr/lib/systemd/system";
+const INFER: &str = "framebus-infer.service";
+/// Inference has no network, but where a server runs the model. AF_NETLINK is for the
+/// resolver, which asks the kernel which addresses there are.
+const NETWORK: &str = "# model.backend of framebus.toml names triton.
+[Service]
+PrivateNetwork=no
+RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK
+";
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -151,6 +159,11 @@ fn generate(args: &Generate) -> Result<(), Failure> {
     for (template, unit) in units(&config) {
         symlink(Path::new(UNITS).join(template), wants.join(unit)).or_fail(Kind::Unavailable)?;
     }
+    if config.model.backend.names(BackendName::Triton) {
+        let folder = args.normal.join(format!("{INFER}.d"));
+        fs::create_dir_all(&folder).or_fail(Kind::Unavailable)?;
+        fs::write(folder.join("triton.conf"), NETWORK).or_fail(Kind::Unavailable)?;
+    }
     Ok(())
 }
 
@@ -186,7 +199,6 @@ fn configured(args: &Generate) -> Option<Config> {
 /// Template and instance of everything that is switched on. Names of cameras and sinks
 /// are made of letters that a unit name may have as they are: `%i` is the name.
 fn units(config: &Config) -> Vec<(&'static str, String)> {
-    const INFER: &str = "framebus-infer.service";
     let cameras = config.enabled_cameras().map(|camera| {
         ("framebus-capture@.service", format!("framebus-capture@{}.service", camera.name))
     });

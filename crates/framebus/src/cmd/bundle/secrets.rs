@@ -111,9 +111,14 @@ impl Variables {
     }
 }
 
-/// Passwords, and what addresses and pipelines hold.
+/// Passwords, the server's token, and what addresses and pipelines hold.
 fn of_config(config: &Config, patterns: &Redactor) -> Vec<Known> {
-    let mut known = Vec::new();
+    let token = config.triton.token.as_ref().map(|token| Known {
+        origin: "triton.token".to_owned(),
+        value: token.expose().to_owned(),
+        user: None,
+    });
+    let mut known = Vec::from_iter(token);
     for camera in &config.cameras {
         let origin = format!("camera {}", camera.name);
         if let Some(password) = &camera.password {

@@ -114,6 +114,7 @@ pub(super) fn config(
     inputs: &[Input],
 ) -> Result<String, Failure> {
     let backend = match args.backend.as_str() {
+        "auto" if args.triton_url.is_some() => format!("[{}]", quote("triton")),
         "auto" => quote("auto"),
         names => format!("[{}]", names.split(',').map(quote).collect::<Vec<_>>().join(", ")),
     };
@@ -132,6 +133,11 @@ pub(super) fn config(
         args.iou,
         args.max_detections,
     );
+    if let Some(url) = &args.triton_url {
+        let model = args.triton_model.as_ref();
+        let model = model.map(|name| format!("model = {}\n", quote(name))).unwrap_or_default();
+        let _ = write!(text, "\n[triton]\nurl = {}\n{model}", quote(&url.to_string()));
+    }
     for (index, input) in inputs.iter().enumerate() {
         let file = input.source.starts_with("file:");
         let delivery = if input.live { "latest" } else { "every-frame" };
@@ -171,6 +177,10 @@ mod tests {
             "1",
             "--backend",
             "openvino,triton",
+            "--triton-url",
+            "[::1]:9001",
+            "--triton-model",
+            "m",
             "--input",
             "384x640",
             "--precision",
@@ -188,6 +198,8 @@ mod tests {
             .unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         assert_eq!(config.cameras[0].source, framebus_config::Source::File(odd.into()));
         assert_eq!(config.model.iou, 1.0);
+        assert_eq!(config.triton.url.to_string(), "grpc://[::1]:9001");
+        assert_eq!(config.triton.model.as_deref(), Some("m"));
         assert!(inputs[0].picture && !inputs[0].live && inputs[2].live);
         assert!(!framebus_service::is_offline(&config));
     }

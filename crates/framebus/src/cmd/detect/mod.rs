@@ -30,6 +30,7 @@ Examples:
   framebus detect holiday/ clip.mp4 --confidence 0.5 --annotate out
   framebus detect --json --precision f32 --input 640x640 bus.jpg | jq '.detections[].label'
   framebus detect 'test:ball?width=640&height=480&frames=10'
+  framebus detect --triton-url 127.0.0.1:8001 bus.jpg
 
 With --json, one object a line:
   {\"source\",\"frame\",\"width\",\"height\",\"outcome\",\"backend\",\"model\",
@@ -62,6 +63,13 @@ pub(crate) struct Args {
     /// What runs the model: auto, or names in the order of preference, with commas.
     #[arg(long, value_name = "auto|NAME,…", default_value = "auto", value_parser = backends)]
     backend: String,
+    /// Ask this Triton server (alone, unless --backend names others too): HOST:PORT of its
+    /// gRPC port, grpcs:// before it for TLS.
+    #[arg(long, value_name = "URL")]
+    triton_url: Option<framebus_config::Endpoint>,
+    /// The model's name there [default: the ONNX file's name without its extension].
+    #[arg(long, value_name = "NAME", requires = "triton_url")]
+    triton_model: Option<String>,
     /// Most detections of one frame.
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_detections: u32,
