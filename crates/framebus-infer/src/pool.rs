@@ -357,7 +357,7 @@ impl Shared {
     /// A batch went well.
     pub(crate) fn engine_answered(&self) {
         let mut failing = self.failing();
-        if std::mem::take(&mut failing.batches) > 0 && self.end().is_none() {
+        if std::mem::take(&mut failing.batches) > 0 && !self.is_given_up() {
             self.outside.process.set_state(State::Live, "");
         }
     }
@@ -381,6 +381,11 @@ impl Shared {
         }
         drop(known);
         self.outside.shutdown.request();
+    }
+
+    /// Whether the engine does not go on.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Why the engine does not go on, when it does not.

@@ -85,7 +85,8 @@ impl Shared {
     fn next_batch(&self, desk: &mut Desk) -> Option<Option<usize>> {
         let mut book = self.book();
         loop {
-            if self.stopping() {
+            // Where the engine was given up, it is not asked again while the process ends.
+            if self.stopping() || self.is_given_up() {
                 return None;
             }
             let now_ns = clock::monotonic_ns();
