@@ -1,7 +1,7 @@
 //! The `triton` backend against a real Triton server: the same boxes through every
 //! transport and from every kind of model, and refusals that say what to do.
 
-use framebus_config::{Endpoint, Triton as Settings, TritonTransport as Transport};
+use framebus_config::{Endpoint, Secret, Triton as Settings, TritonTransport as Transport};
 use framebus_engine::triton::Server;
 use framebus_engine::{
     BatchOutput, Engine, EngineError, FrameRequest, InputShape, LoadOptions, Precision, Shape,
@@ -10,7 +10,7 @@ use framebus_engine::{
 use framebus_model::Model;
 use framebus_tests::{
     Expected, Found, TritonServer, World, asset, free_port, matches, openvino, reference, regions,
-    triton,
+    repository, triton,
 };
 use framebus_vision::{Colour, FrameView, Planes};
 use std::path::{Path, PathBuf};
@@ -315,6 +315,59 @@ fn a_server_that_does_not_see_our_memory_is_asked_over_grpc() {
     let wrapper =
         ["/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, "sh"];
     not_shared(&wrapper, "a container needs --ipc=host");
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "the test's own output")]
+fn a_server_of_another_user_is_asked_over_grpc() {
+    let wrapper = [
+        "/usr/bin/setpriv",
+        "--reuid=nobody",
+        "--regid=nogroup",
+        "--clear-groups",
+        "/usr/bin/env",
+        "HOME=/tmp",
+    ];
+    // A checkout below a private folder is nothing that others can run.
+    let mut probe = Command::new(wrapper[0]);
+    probe
+        .args(&wrapper[1..])
+        .arg("test")
+        .arg("-r")
+        .arg(repository().join("deploy/triton/serve.sh"));
+    if !probe.status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: nobody cannot read this checkout, or we are not root");
+        return;
+    }
+    not_shared(&wrapper, "run both as one user");
+}
+
+#[test]
+fn a_token_goes_into_the_header_that_the_server_wants() {
+    let world = World::new();
+    let tiny = world.tiny_model(2, Some((96, 160)));
+    let restricted = "--grpc-restricted-protocol=health,metadata,model-config,inference,\
+                      shared-memory,statistics:entry=hunter2";
+    let models = [format!("tiny={}", tiny.display())];
+    let started = TritonServer::start_as(&world, &models, &[], &["--", restricted]);
+    let Some(server) = started else { return };
+    let with = |token: Option<&str>, header: &str| {
+        let mut options = options(&server.url(), "tiny", Transport::Auto);
+        let server = options.triton.as_mut().expect("set");
+        server.settings.token = token.map(Secret::new);
+        server.settings.token_header = header.to_owned();
+        options
+    };
+    let header = "triton-grpc-protocol-entry";
+    assert!(load(&tiny, &with(Some("hunter2"), header)).is_ok());
+    for options in
+        [with(None, header), with(Some("hunter3"), header), with(Some("hunter2"), "authorization")]
+    {
+        let text = refusal(&tiny, &options);
+        assert!(text.contains("the server says: This protocol is restricted"), "{text}");
+        assert!(!text.contains("hunter"), "{text}");
+        assert!(!format!("{options:?}").contains("hunter"), "{options:?}");
+    }
 }
 
 #[test]
