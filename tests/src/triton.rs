@@ -128,6 +128,13 @@ impl<'a> TritonServer<'a> {
         }
     }
 
+    /// Regions for this server in /dev/shm, of whichever process.
+    #[must_use]
+    pub fn regions(&self) -> Vec<String> {
+        let end = format!("-{}_{}", self.address, self.port);
+        shm(REGIONS).into_iter().filter(|name| name.ends_with(&end)).collect()
+    }
+
     /// Names of regions that the server has mapped, by its memory map.
     #[must_use]
     pub fn mapped_regions(&self) -> Vec<String> {
@@ -154,6 +161,10 @@ impl Drop for TritonServer<'_> {
         }
         for pid in self.stubs() {
             self.world.signal(pid, Signal::KILL);
+        }
+        // What a client that was killed leaves, and nobody came after.
+        for file in self.regions() {
+            let _ = std::fs::remove_file(Path::new("/dev/shm").join(file));
         }
         // What a server that was killed with a request in work leaves.
         for pid in &self.pids {

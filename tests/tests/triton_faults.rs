@@ -163,6 +163,10 @@ fn fails_over(transport: &str, what: &str) {
         word => server.fault("tiny", Some(word)),
     }
     let left_s = first_ok_s(&results, "openvino", begin_ns, 20);
+    // A model that hangs is no server that is there again, though it says that it is ready.
+    let until_s = if what == "hang" { 20 } else { 0 };
+    let so_long = || clock::monotonic_ns() - begin_ns > until_s * 1_000_000_000;
+    wait_until("the server to be asked once", 30, || so_long().then_some(()));
     results.wait_more("a", 20, 20);
     match what {
         "kill" => server.restart(),
@@ -177,6 +181,7 @@ fn fails_over(transport: &str, what: &str) {
     let who: BTreeSet<&str> =
         rows.iter().filter(|row| row.outcome == Outcome::Ok).map(|row| &*row.backend).collect();
     assert_eq!(who, BTreeSet::from(["openvino", "triton"]));
+    assert_eq!((server.regions(), server.mapped_regions()), (vec![], vec![]), "a region is left");
     drop(server);
     world.assert_gone();
 }
@@ -194,6 +199,35 @@ fn a_server_that_hangs_is_left_and_taken_again_over_shared_memory() {
 #[test]
 fn a_server_that_hangs_is_left_and_taken_again_over_grpc() {
     fails_over("grpc", "hang");
+}
+
+/// Nobody else could answer: what the server holds of our memory stays bounded.
+#[test]
+fn a_model_that_hangs_does_not_eat_the_memory() {
+    let world = World::new();
+    let Some(server) = serve(&world) else { return };
+    let config = config(&world, &server, "[\"triton\"]", "system-shared-memory");
+    let health = HealthWatch::start(&world.domain());
+    let results = Collector::start(&world.domain());
+    let up = world.up(&config);
+    results.wait_more("a", 20, 60);
+    server.fault("tiny", Some("hang"));
+    let mut most = 0;
+    let begin_ns = clock::monotonic_ns();
+    wait_until("15 s of hanging", 20, || {
+        most = most.max(server.regions().len());
+        (clock::monotonic_ns() - begin_ns > 15_000_000_000).then_some(())
+    });
+    assert!((3..=12).contains(&most), "{most} regions");
+    server.fault("tiny", None);
+    first_ok_s(&results, "triton", clock::monotonic_ns(), 40);
+    let few = || (server.regions().len() <= 2 && server.mapped_regions().len() <= 2).then_some(());
+    wait_until("the server to have forgotten them", 40, few);
+    drop(health);
+    stop(up, results);
+    assert_eq!((server.regions(), server.mapped_regions()), (vec![], vec![]), "a region is left");
+    drop(server);
+    world.assert_gone();
 }
 
 #[test]

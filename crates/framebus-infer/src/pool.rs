@@ -339,14 +339,16 @@ impl Shared {
         self.outside.process.set_state(state, message);
         let now_ns = clock::monotonic_ns();
         let mut failing = self.failing();
+        if waits {
+            // Its absence does not count; errors after it do, from the first on.
+            *failing = Failing { batches: 1, since_ns: now_ns };
+            return;
+        }
         if failing.batches == 0 {
             failing.since_ns = now_ns;
         }
         failing.batches += 1;
         let long = now_ns.saturating_sub(failing.since_ns) >= FAILING_NS;
-        if waits {
-            return;
-        }
         let replaced = gone && !self.outside.alone;
         if replaced || failing.batches >= FAILURES_MAX || failing.batches >= FAILURES && long {
             // For good: another worker's batch may still go well.

@@ -37,7 +37,7 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     priority::apply(config.model.nice, &config.model.cores)?;
     let process = Vitals::new(Role::Infer, "infer");
     let cameras = RefCell::new(Cameras::new(config, service, process.clone()));
-    let sources = cameras.borrow().sources();
+    let mut sources = cameras.borrow().sources();
     let all = cameras.borrow().all_vitals();
     // Reported from the start: compiling a model takes a while.
     let reporter = Reporter::start(service.bus(), all, service.progress_flag(), true)?;
@@ -67,7 +67,8 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     let names = framebus_engine::backends_of(config);
     let order = book.order(&names, now_s());
     let mut loaded = load_within(service, &order);
-    // A server that is not there yet is waited for, where nothing else could answer.
+    // A server that is not there yet is waited for, where nothing else could answer. This
+    // process is ready: it says what is missing, and that may take long.
     while let Ok(Err(failure)) = &loaded
         && failure.kind == Kind::Unavailable
         && waits_for_server(&names)
@@ -75,8 +76,13 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     {
         process.set_state(State::Offline, &format!("waiting for the server: {failure}"));
         reporter.publish();
+        service.ready();
         if service.shutdown().wait(SERVER_LOOK) {
             return Ok(());
+        }
+        if let Some(new) = service.reloaded() {
+            sources = cameras.borrow_mut().change(new)?;
+            reporter.set(cameras.borrow().all_vitals());
         }
         loaded = load_within(service, &order);
     }

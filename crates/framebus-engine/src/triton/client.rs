@@ -1,8 +1,9 @@
 //! Calls to the server: one connection, deadlines, and what an error means.
 
 use super::proto::{
-    Empty, ModelConfig, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadata,
-    ModelRequest, Ready, RegisterRequest, ServerMetadata, StatisticsResponse, UnregisterRequest,
+    Empty, InferTensor, ModelConfig, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
+    ModelMetadata, ModelRequest, Ready, RegisterRequest, ServerMetadata, StatisticsResponse,
+    TensorMetadata, UnregisterRequest,
 };
 use crate::api::ClockNs;
 use framebus_config::Triton as Settings;
@@ -24,9 +25,6 @@ use tonic::{Code, Request, Status};
 
 /// Longest wait for a connection; a call's own deadline may be shorter.
 const CONNECT: Duration = Duration::from_secs(1);
-/// A silent connection is asked for a sign of life that often, so that a peer that
-/// vanished without a word is found also between calls.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Data that may be on its way to us unasked: an answer of raw outputs fits, so that the
 /// server never waits for our permission (HTTP/2 grants 64 KiB by default).
 const WINDOW: u32 = 1 << 24;
@@ -62,8 +60,10 @@ impl Fault {
     fn new(status: &Status) -> Self {
         // What happened on this side has a source, what the server says has none.
         let Some(mut source) = status.source() else {
-            // A refusal of a wrong or missing token has the code of a server that is away.
-            let refused = status.message().contains("is restricted");
+            // These have the code of a server that is away: a wrong or missing token, and a
+            // queue that is full or took too long, by the model's queue policy.
+            let texts = ["is restricted", "maximum queue size", "timeout expired"];
+            let refused = texts.iter().any(|text| status.message().contains(text));
             return match status.code() {
                 code if refused => Self::Refused(code, line(status.message())),
                 Code::Unavailable | Code::Cancelled => Self::Lost(line(status.message())),
@@ -115,17 +115,46 @@ impl Marks {
     }
 }
 
+/// What moves the bytes of connections.
+#[derive(Debug)]
+pub(crate) struct Io(Option<Runtime>);
+
+impl Io {
+    /// One thread; whoever asks waits in a thread of its own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).thread_name("triton-io").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn runtime(&self) -> Result<&Runtime, Fault> {
+        self.0.as_ref().ok_or_else(|| Fault::Lost("its connection is closed".to_owned()))
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // Without waiting: looking up a name can hang.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    runtime: Arc<Runtime>,
+    io: Arc<Io>,
     channel: Channel,
     token: Option<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
 }
 
 impl Client {
     /// Prepares a connection; it is made with the first call, and again after it broke.
-    pub(crate) fn new(settings: &Settings, runtime: &Arc<Runtime>) -> Result<Self, String> {
+    pub(crate) fn new(settings: &Settings, io: &Arc<Io>) -> Result<Self, String> {
         let scheme = if settings.url.tls { "https" } else { "http" };
         let address = settings.url.to_string();
         let authority = address.split_once("://").map_or(address.as_str(), |(_, rest)| rest);
@@ -133,8 +162,6 @@ impl Client {
             .map_err(|error| format!("triton.url {address}: {}", chain(&error)))?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(CONNECT)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(2 * WINDOW)
             .max_frame_size(FRAME);
@@ -154,17 +181,13 @@ impl Client {
             value.set_sensitive(true);
             Ok::<_, String>((key, value))
         });
-        let _entered = runtime.enter();
-        Ok(Self {
-            runtime: runtime.clone(),
-            channel: endpoint.connect_lazy(),
-            token: token.transpose()?,
-        })
+        let _entered = io.runtime().map_err(|fault| fault.to_string())?.enter();
+        Ok(Self { io: io.clone(), channel: endpoint.connect_lazy(), token: token.transpose()? })
     }
 
     /// What moves its bytes.
-    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
-        &self.runtime
+    pub(crate) fn io(&self) -> &Arc<Io> {
+        &self.io
     }
 
     /// One call, which waits in this thread.
@@ -193,7 +216,7 @@ impl Client {
             answer.map(tonic::Response::into_inner).map_err(|status| Fault::new(&status))
         };
         let bounded = async { tokio::time::timeout(limit, call).await };
-        self.runtime.block_on(bounded).unwrap_or(Err(Fault::Late(limit)))
+        self.io.runtime()?.block_on(bounded).unwrap_or(Err(Fault::Late(limit)))
     }
 
     /// Whether the server and the model take requests; `Lost` says what does not.
@@ -289,6 +312,40 @@ impl Client {
             Err(Fault::Refused(Code::AlreadyExists, _)) => Ok(()),
             answer => answer.map(|_| ()),
         }
+    }
+
+    /// Sends one request with black pictures of `shape`, batch and colours first.
+    pub(crate) fn try_one(
+        &self,
+        model: &ModelRequest,
+        input: &TensorMetadata,
+        limit: Duration,
+    ) -> Result<(), Fault> {
+        let usual = [1, 3, 384, 640];
+        let sides = input.shape.iter().zip(usual);
+        let shape: Vec<i64> =
+            sides.map(|(&side, usual)| if side > 0 { side } else { usual }).collect();
+        let size = match input.datatype.as_str() {
+            "FP32" => 4,
+            "FP16" => 2,
+            _ => 1,
+        };
+        let values: i64 = shape.iter().copied().fold(1, i64::saturating_mul);
+        let request = ModelInferRequest {
+            model_name: model.name.clone(),
+            model_version: model.version.clone(),
+            inputs: vec![InferTensor {
+                name: input.name.clone(),
+                datatype: input.datatype.clone(),
+                shape,
+                ..InferTensor::default()
+            }],
+            // No more than a picture: what the server says is not trusted.
+            raw_input_contents: vec![vec![0; values.clamp(0, 1 << 26) as usize * size].into()],
+            ..ModelInferRequest::default()
+        };
+        let method = "/inference.GRPCInferenceService/ModelInfer";
+        self.call::<_, ModelInferResponse>(method, Arc::new(request), limit, None).map(|_| ())
     }
 
     /// The server forgets the region.

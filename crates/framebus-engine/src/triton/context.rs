@@ -17,14 +17,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The first request of an input shape may compile the network on the server.
-const FIRST: Duration = Duration::from_secs(60);
+const FIRST: Duration = Duration::from_secs(20);
 /// A request may take so many times as long as they usually do, whatever the limit, so that
 /// slow models live.
-const TIMES_USUAL: u64 = 4;
-/// Requests of a context that the server can have at once: one that is answered and one
-/// that was given up. A third one waits for neither, it gets new memory.
-const SLOTS: usize = 2;
-
+const TIMES_USUAL: u32 = 4;
 /// What the contexts of an engine have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Common {
@@ -42,10 +38,10 @@ pub(super) struct TritonContext {
     common: Common,
     client: super::client::Client,
     shape: Shape,
-    slots: [Option<Slot>; SLOTS],
-    turn: usize,
+    /// Its memory, as long as no request without an answer may use it.
+    slot: Option<Slot>,
     marks: Arc<Marks>,
-    /// How long answers take, smoothed; 0 before the first.
+    /// How long answers take for each frame of a batch, smoothed; 0 before the first.
     usual_ns: u64,
     letterboxes: Letterboxes,
     geometry: Vec<Letterbox>,
@@ -68,8 +64,7 @@ impl TritonContext {
             common,
             client,
             shape,
-            slots: Default::default(),
-            turn: 0,
+            slot: None,
             usual_ns: 0,
             letterboxes: Letterboxes::default(),
             geometry: Vec::new(),
@@ -77,15 +72,23 @@ impl TritonContext {
         }
     }
 
-    /// One picture through the whole path, twice: the first time a server may compile.
+    /// One picture through the whole path, twice, and the largest batch once: the first
+    /// time a server may compile.
     pub(super) fn self_check(&mut self) -> Result<(), EngineError> {
+        let most = self.common.contract.max_batch;
         with_check_picture(self.shape, |view, thresholds| {
             let request = FrameRequest { view, thresholds };
-            self.run(&[request], &mut BatchOutput::default())?;
-            self.run(&[request], &mut BatchOutput::default())
+            let mut output = BatchOutput::default();
+            self.run(&[request], &mut output)?;
+            if most > 1 {
+                self.usual_ns = 0;
+                self.run(&vec![request; most], &mut output)?;
+                self.usual_ns = 0;
+            }
+            self.run(&[request], &mut output)
         })
         .map_err(|error| run_error("self-check", error.to_string()))??;
-        if let Some(slot) = &self.slots[self.turn] {
+        if let Some(slot) = &self.slot {
             let checked = self.answer.check(&self.common.contract, slot);
             checked.map_err(|reason| run_error("self-check", reason))?;
         }
@@ -93,45 +96,53 @@ impl TritonContext {
         Ok(())
     }
 
-    /// The memory for the next request, known to the server.
-    fn slot(&mut self) -> Result<Slot, EngineError> {
-        // First: nothing is made or written for a server that is away.
-        let epoch = self.common.link.epoch()?;
-        self.turn = (self.turn + 1) % SLOTS;
+    /// The memory for a request of `batch` frames, known to the server.
+    fn prepare(&mut self, batch: usize) -> Result<Slot, EngineError> {
         let Common { link, contract, shared, .. } = &self.common;
-        let mut slot = match self.slots[self.turn].take() {
-            Some(slot) => slot,
-            None => Slot::new(contract, &link.model, self.shape, contract.max_batch, *shared)
-                .map_err(|error| {
-                    let reason = format!("no memory for a request in /dev/shm: {error}");
-                    run_error("letterbox", reason)
-                })?,
+        // First: nothing is made or written for a server that is away.
+        let epoch = link.epoch()?;
+        let mut slot = match self.slot.take() {
+            Some(slot) if slot.capacity >= batch => slot,
+            small => {
+                if let Some(region) = small.and_then(Slot::into_region) {
+                    link.forget(region);
+                }
+                let room = batch.next_power_of_two().min(contract.max_batch);
+                let link = shared.then_some(&**link);
+                Slot::new(contract, &self.common.link.model, self.shape, room, link)?
+            }
         };
         match self.register(&mut slot, epoch) {
             Ok(()) => Ok(slot),
             Err(error) => {
-                self.slots[self.turn] = Some(slot);
+                self.slot = Some(slot);
                 Err(error)
             }
         }
     }
 
     fn register(&self, slot: &mut Slot, epoch: u64) -> Result<(), EngineError> {
-        let Some(region) = slot.region().filter(|_| slot.registered != Some(epoch)) else {
+        if slot.registered == Some(epoch) {
             return Ok(());
-        };
+        }
+        let Some(region) = slot.region_mut() else { return Ok(()) };
+        // Before it is asked: an answer may be lost.
+        region.set_known(true);
         match self.client.register(region.name(), region.len(), SHORT) {
             Ok(()) => {
                 slot.registered = Some(epoch);
                 Ok(())
             }
-            Err(Fault::Refused(_, message)) => Err(run_error(
-                "register",
-                format!(
-                    "the server refuses our shared memory: {}",
-                    cure::refused(&message, self.common.link.address.port)
-                ),
-            )),
+            Err(Fault::Refused(_, message)) => {
+                region.set_known(false);
+                Err(run_error(
+                    "register",
+                    format!(
+                        "the server refuses our shared memory: {}",
+                        cure::refused(&message, self.common.link.address.port)
+                    ),
+                ))
+            }
             Err(fault) => Err(self.common.link.fault("register", &fault)),
         }
     }
@@ -164,56 +175,57 @@ impl TritonContext {
     }
 
     /// How long the next request may take.
-    fn limit(&self) -> Duration {
+    fn limit(&self, batch: usize) -> Duration {
+        let usual = Duration::from_nanos(self.usual_ns) * (batch as u32 * TIMES_USUAL);
         match self.usual_ns {
             0 => FIRST.max(self.common.timeout),
-            usual_ns => self.common.timeout.max(Duration::from_nanos(usual_ns * TIMES_USUAL)),
+            _ => self.common.timeout.max(usual),
         }
     }
 
-    /// Sends what lies in `slot`, and leaves the answer in `self.answer`.
-    fn ask(&mut self, mut slot: Slot, batch: usize) -> Result<(u64, Slot), EngineError> {
+    /// Sends what lies in `slot`, keeps the slot, and leaves the answer in `self.answer`.
+    fn ask(&mut self, mut slot: Slot, batch: usize) -> Result<u64, EngineError> {
         let id = self.common.link.next_request();
         let begin_ns = (self.common.clock)();
-        let mut forgotten = false;
-        loop {
-            let request = slot.request(id, batch);
-            let answered = self.client.infer(&request, self.limit(), &self.marks);
-            drop(request);
-            match answered {
-                Ok(response) => {
-                    let took_ns = (self.common.clock)().saturating_sub(begin_ns).max(1);
-                    self.usual_ns = match self.usual_ns {
-                        0 => took_ns,
-                        // The first one may have compiled the network.
-                        usual_ns if took_ns < usual_ns / 2 => took_ns,
-                        usual_ns => usual_ns - usual_ns / 8 + took_ns / 8,
-                    };
-                    slot.answered();
-                    self.answer
-                        .take(response, &self.common.contract, batch, self.common.shared)
-                        .map_err(|reason| run_error("receive", reason))?;
-                    return Ok((id, slot));
-                }
-                // Started again between two requests; it has not seen this one.
-                Err(Fault::Refused(_, message)) if !forgotten && cure::is_forgotten(&message) => {
-                    forgotten = true;
-                    let known = slot.registered.take().unwrap_or_default();
-                    let epoch = self.common.link.forgot(known);
-                    self.register(&mut slot, epoch)?;
-                }
-                Err(fault) => {
-                    let error = self.common.link.fault("inference", &fault);
-                    match (fault, slot.region()) {
-                        // Answered, if with an error: the server is done with the memory.
-                        (Fault::Refused(..), _) => self.slots[self.turn] = Some(slot),
-                        (_, Some(region)) => self.common.link.retire(region.name()),
-                        (_, None) => {}
-                    }
-                    return Err(error);
-                }
+        let mut answered =
+            self.client.infer(&slot.request(id, batch), self.limit(batch), &self.marks);
+        if let Err(Fault::Refused(_, message)) = &answered
+            && cure::is_forgotten(message)
+        {
+            // Started again between two requests; it has not seen this one.
+            let epoch = self.common.link.forgot(slot.registered.take().unwrap_or_default());
+            if let Err(error) = self.register(&mut slot, epoch) {
+                self.slot = Some(slot);
+                return Err(error);
             }
+            answered = self.client.infer(&slot.request(id, batch), self.limit(batch), &self.marks);
         }
+        let response = match answered {
+            Ok(response) => response,
+            Err(fault) => {
+                let error = self.common.link.fault("inference", &fault);
+                match (fault, slot.region().is_some()) {
+                    // Answered, if with an error: the server is done with the memory.
+                    (Fault::Refused(..), _) => self.slot = Some(slot),
+                    (_, true) => slot.into_region().into_iter().for_each(|region| {
+                        self.common.link.retire(region);
+                    }),
+                    (_, false) => {}
+                }
+                return Err(error);
+            }
+        };
+        let took_ns = (self.common.clock)().saturating_sub(begin_ns) / batch.max(1) as u64;
+        self.usual_ns = match self.usual_ns {
+            0 => took_ns.max(1),
+            usual_ns => usual_ns - usual_ns / 8 + took_ns / 8,
+        };
+        slot.answered();
+        let Common { contract, shared, .. } = &self.common;
+        let taken = self.answer.take(response, contract, batch, *shared);
+        self.slot = Some(slot);
+        taken.map_err(|reason| run_error("receive", reason))?;
+        Ok(id)
     }
 }
 
@@ -233,53 +245,51 @@ impl Context for TritonContext {
         if output.frames.len() < batch.len() {
             output.frames.resize_with(batch.len(), FrameOutput::default);
         }
-        let mut slot = self.slot()?;
+        let mut slot = self.prepare(batch.len())?;
         if let Err(error) = self.letterbox(batch, &mut slot) {
-            self.slots[self.turn] = Some(slot);
+            self.slot = Some(slot);
             return Err(error);
         }
         let clock = self.common.clock;
         output.times.preprocessed_ns = clock();
         output.times.inference_start_ns = output.times.preprocessed_ns;
-        let (request, slot) = self.ask(slot, batch.len())?;
+        let request = self.ask(slot, batch.len())?;
         output.times.inference_end_ns = clock();
         output.times.server = ServerTimes {
             request,
             ..server_times(&self.marks, output.times.inference_end_ns, self.common.link.averages())
         };
-        let decoded = self.answer.decode(
-            &self.common.contract,
-            self.shape,
-            &slot,
-            batch,
-            &self.geometry,
-            &mut self.postprocess,
-            &mut output.frames,
-        );
-        self.slots[self.turn] = Some(slot);
-        decoded.map_err(|reason| run_error("decode", reason))?;
+        let Some(slot) = &self.slot else {
+            return Err(run_error("decode", "the answer's memory is gone".to_owned()));
+        };
+        self.answer
+            .decode(
+                &self.common.contract,
+                self.shape,
+                slot,
+                batch,
+                &self.geometry,
+                &mut self.postprocess,
+                &mut output.frames,
+            )
+            .map_err(|reason| run_error("decode", reason))?;
         output.times.decoded_ns = clock();
         Ok(())
     }
 
     fn infer_only(&mut self) -> Result<(), EngineError> {
-        let mut slot = self.slot()?;
+        let mut slot = self.prepare(1)?;
         // Memory that was never written has its size only then.
         let _ = slot.input(0, 1);
-        let (_, slot) = self.ask(slot, 1)?;
-        self.slots[self.turn] = Some(slot);
-        Ok(())
+        self.ask(slot, 1).map(|_| ())
     }
 }
 
 impl Drop for TritonContext {
     fn drop(&mut self) {
-        // Nothing is in flight: the server can forget them. One that was away has done so.
-        let Some(epoch) = self.common.link.known_epoch() else { return };
-        for slot in self.slots.iter().flatten() {
-            if let Some(region) = slot.region().filter(|_| slot.registered == Some(epoch)) {
-                let _ = self.client.unregister(region.name(), SHORT);
-            }
+        // Nothing of it is in flight.
+        if let Some(region) = self.slot.take().and_then(Slot::into_region) {
+            self.common.link.forget(region);
         }
     }
 }

@@ -15,6 +15,11 @@ const STRIDES: [usize; 3] = [8, 16, 32];
 /// suppression answers.
 const ROWS_MAX: usize = 1000;
 
+/// Values of one frame's output above which it is no detector's.
+const VALUES_MAX: usize = 1 << 28;
+/// Frames that a request ever holds.
+const BATCH_MAX: usize = 64;
+
 /// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Element {
@@ -196,8 +201,42 @@ impl Contract {
                 return batch * channels.unwrap_or(0) * rows * columns * output.element.size();
             }
         };
+        let channels = 4 + self.classes;
+        let free = match (&self.reading, &output.dims[..]) {
+            // Of a raw output only the boxes are free: the other side is known.
+            (Reading::Whole(layout), &[first, second]) => {
+                let channels = if *layout == Layout::EndToEnd { 6 } else { channels };
+                let (boxes, known) = match layout {
+                    Layout::ChannelsFirst => (second, first),
+                    Layout::AnchorsFirst | Layout::EndToEnd => (first, second),
+                };
+                return batch
+                    * boxes.unwrap_or(free)
+                    * known.unwrap_or(channels)
+                    * output.element.size();
+            }
+            _ => free,
+        };
         let values: usize = output.dims.iter().map(|dim| dim.unwrap_or(free)).product();
         batch * values * output.element.size()
+    }
+
+    /// Bytes that the memory of a request takes, about.
+    pub(crate) fn request_bytes(&self, shape: Shape, batch: usize) -> usize {
+        let outputs = 0..self.outputs.len();
+        let outputs: usize = outputs.map(|index| self.output_bytes(index, shape, batch)).sum();
+        self.input_bytes(shape, batch) + outputs
+    }
+
+    /// Whether an output of this shape is what was asked for.
+    pub(crate) fn fits(&self, index: usize, shape: &[i64], batch: usize) -> bool {
+        let dims = &self.outputs[index].dims;
+        let batch = usize::try_from(*shape.first().unwrap_or(&0)) == Ok(batch);
+        batch
+            && shape.len() == dims.len() + 1
+            && shape[1..].iter().zip(dims).all(|(&side, dim)| {
+                usize::try_from(side).is_ok_and(|side| dim.is_none_or(|dim| dim == side))
+            })
     }
 }
 
@@ -229,9 +268,9 @@ fn input(inputs: &[TensorMetadata]) -> Result<(&TensorMetadata, Element), String
 fn batch_limit(batch: i64, config: &ModelConfig, wanted: usize) -> Result<usize, String> {
     let server = usize::try_from(config.max_batch_size).unwrap_or(0);
     let limit = match (batch, server) {
-        (_, 1..) => server,
+        (_, 1..) => server.min(BATCH_MAX),
         // Nobody says how many; one is safe, more is the user's word.
-        (-1, 0) => wanted.max(1),
+        (-1, 0) => wanted.clamp(1, BATCH_MAX),
         (1, 0) => 1,
         (fixed, 0) => {
             return Err(format!(
@@ -265,6 +304,14 @@ fn outputs(
         })
     };
     let all: Option<Vec<Output>> = found.iter().map(read).collect();
+    // Sizes are multiplied later on; no output of a detector is near these.
+    let vast = |output: &Output| {
+        let sides = output.dims.iter().map(|dim| dim.unwrap_or(1));
+        sides.fold(1_usize, usize::saturating_mul) > VALUES_MAX
+    };
+    if all.as_ref().is_some_and(|all| all.iter().any(vast)) {
+        return Err(format!("its outputs {} are too large", listing(found)));
+    }
     let read = all.and_then(|all| {
         suppressed(&all).or_else(|| heads(&all, cut?, model.classes())).or_else(|| one(&all, model))
     });

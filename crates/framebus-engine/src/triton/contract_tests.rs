@@ -58,6 +58,7 @@ fn raw_outputs_are_read_whichever_side_comes_first() {
         let found = contract(&model, &metadata, 0).expect("fits");
         assert_eq!(found.reading, Reading::Whole(layout), "{shape:?}");
         assert_eq!((found.max_batch, found.element), (1, Element::F32));
+        assert_eq!(found.output_bytes(0, VGA, 1), 6 * 252 * 4, "{shape:?}");
         assert_eq!((found.sides.height, found.sides.width), (Some(96), Some(128)));
     }
     let three = whole(3);
@@ -143,6 +144,19 @@ fn batches_are_the_servers_word_or_less() {
     let fixed = server(picture("FP32", &[4, 3, 96, 128]), outputs());
     let text = contract(&whole(2), &fixed, 0).unwrap_err();
     assert!(text.contains("exactly 4 frames at once"), "{text}");
+}
+
+#[test]
+fn answers_are_measured_against_what_was_said_before() {
+    let outputs = vec![tensor("output0", "FP32", &[-1, 6, -1])];
+    let metadata = server(picture("FP32", &[-1, 3, 96, 128]), outputs);
+    let found = contract(&whole(2), &metadata, 4).expect("fits");
+    assert!(found.fits(0, &[2, 6, 252], 2));
+    let wrong: [&[i64]; 5] = [&[1, 6, 252], &[2, 7, 252], &[2, 6, -1], &[2, 6], &[]];
+    assert!(wrong.iter().all(|shape| !found.fits(0, shape, 2)));
+    let vast = vec![tensor("output0", "FP32", &[-1, 6, i64::MAX])];
+    let vast = server(picture("FP32", &[-1, 3, 96, 128]), vast);
+    assert!(contract(&whole(2), &vast, 4).unwrap_err().contains("too large"));
 }
 
 #[test]

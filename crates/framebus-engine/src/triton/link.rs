@@ -3,12 +3,12 @@
 
 use super::client::{Client, Fault};
 use super::proto::{ModelRequest, ModelStatistics};
-use super::{NAME, cure, region};
+use super::region::{self, Region};
+use super::{NAME, cure};
 use crate::api::{ClockNs, EngineError, ServerTimes};
 use framebus_config::Endpoint;
-use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,9 +18,14 @@ const AWAY_MIN_NS: u64 = 100_000_000;
 const AWAY_MAX_NS: u64 = 1_000_000_000;
 /// Bound on calls that take the server no time.
 pub(super) const SHORT: Duration = Duration::from_millis(1000);
-/// A request that was given up has ended for the server too after this, ns; only then the
-/// memory that it may write to is unregistered: some versions crash or lock up otherwise.
-const SETTLED_NS: u64 = 60_000_000_000;
+/// Every so many readings of the statistics the regions that nobody uses are looked for.
+const SWEEP_TURNS: u32 = 10;
+/// Regions that the server may hold for requests that it never answered; then it gets no
+/// more of our memory.
+const HELD_MAX: usize = 8;
+/// How often, and how long after it refused, a server is asked to forget a region.
+const FORGET_TRIES: u32 = 5;
+const FORGET_AGAIN: Duration = Duration::from_millis(10);
 /// How often the server's statistics are read.
 const STATISTICS: Duration = Duration::from_secs(1);
 
@@ -33,7 +38,8 @@ pub(crate) struct Link {
     pub(super) address: Endpoint,
     clock: ClockNs,
     state: Mutex<State>,
-    retired: Mutex<VecDeque<Retired>>,
+    /// Regions that were given up and that the server may have mapped.
+    held: AtomicUsize,
     averages: Mutex<ServerTimes>,
     requests: AtomicU64,
 }
@@ -55,14 +61,6 @@ struct Away {
     doubtful: bool,
 }
 
-/// A region that is not used any more but known to the server.
-#[derive(Debug)]
-struct Retired {
-    name: String,
-    since_ns: u64,
-    epoch: u64,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -80,7 +78,7 @@ impl Link {
             address,
             clock,
             state: Mutex::default(),
-            retired: Mutex::default(),
+            held: AtomicUsize::new(0),
             averages: Mutex::default(),
             // Numbers of two processes, or of one that was restarted, shall differ in the
             // server's trace.
@@ -124,12 +122,6 @@ impl Link {
             away.reason.clone_from(&reason);
         }
         Err(self.gone(&reason))
-    }
-
-    /// The present epoch, as far as is known without asking.
-    pub(super) fn known_epoch(&self) -> Option<u64> {
-        let state = lock(&self.state);
-        state.away.is_none().then_some(state.epoch)
     }
 
     /// Notes that it is away, from now on.
@@ -179,31 +171,67 @@ impl Link {
         EngineError::Gone { backend: NAME, reason: format!("{}: {reason}", self.address) }
     }
 
-    /// A region whose request was given up is not used again; the server may still have
-    /// it mapped, and write to it.
-    pub(super) fn retire(&self, name: &str) {
-        let epoch = lock(&self.state).epoch;
-        let since_ns = (self.clock)();
-        lock(&self.retired).push_back(Retired { name: name.to_owned(), since_ns, epoch });
+    /// A region whose request was given up is not used again: the server may still have it
+    /// mapped, and write to it.
+    pub(super) fn retire(&self, region: Region) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        drop(region);
     }
 
-    /// Unregisters what was retired long ago.
-    fn settle(&self) {
-        let now_ns = (self.clock)();
-        loop {
-            let retired = {
-                let mut all = lock(&self.retired);
-                match all.front() {
-                    Some(first) if now_ns.saturating_sub(first.since_ns) > SETTLED_NS => {
-                        all.pop_front()
-                    }
-                    _ => None,
-                }
-            };
-            let Some(Retired { name, epoch, .. }) = retired else { return };
-            let unregistered = self.client.unregister(&name, SHORT);
-            tracing::debug!(name, epoch, ?unregistered, "region given up");
+    /// New memory for a request, unless the server sits on too much of it already.
+    pub(super) fn region(&self, length: usize) -> Result<Region, EngineError> {
+        let held = self.held.load(Ordering::Relaxed);
+        if held >= HELD_MAX {
+            return Err(self.gone(&format!("it holds {held} requests without an answer")));
         }
+        Region::create(Path::new(region::FOLDER), &self.tag(), length).map_err(|error| {
+            let reason = format!("no memory for a request in {}: {error}", region::FOLDER);
+            EngineError::Run { backend: NAME, stage: "letterbox", reason }
+        })
+    }
+
+    fn tag(&self) -> String {
+        region::server_tag(&self.address.host, self.address.port)
+    }
+
+    /// Lets the server forget a region that is not in use. One that it does not forget is
+    /// looked for later.
+    pub(super) fn forget(&self, mut region: Region) {
+        let doubtful = lock(&self.state).away.as_ref().is_some_and(|away| away.doubtful);
+        let tries = if doubtful { 0 } else { FORGET_TRIES };
+        for _ in 0..tries {
+            match self.client.unregister(region.name(), SHORT) {
+                // On this machine a server that is not there has no memory of ours either.
+                Ok(()) | Err(Fault::Lost(_)) => return region.set_known(false),
+                Err(Fault::Late(_)) => {
+                    self.doubted("it does not answer");
+                    break;
+                }
+                // It answers a request a moment before it is done with it.
+                Err(Fault::Refused(..)) => std::thread::park_timeout(FORGET_AGAIN),
+            }
+        }
+        self.retire(region);
+    }
+
+    /// Lets the server forget the regions that nobody owns any more: of processes that have
+    /// ended, and of requests that were given up.
+    pub(super) fn sweep(&self) {
+        let mut held = 0;
+        for orphan in region::orphans(Path::new(region::FOLDER), &self.tag()) {
+            match self.client.unregister(&orphan.name, SHORT) {
+                Ok(()) => {
+                    tracing::info!(name = orphan.name, "shared memory that nobody used removed");
+                    orphan.remove();
+                }
+                // It is still in work, for some versions.
+                Err(fault) => {
+                    tracing::debug!(name = orphan.name, %fault, "region not forgotten yet");
+                    held += 1;
+                }
+            }
+        }
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// What the server's statistics say of the requests of the last second.
@@ -211,18 +239,22 @@ impl Link {
         *lock(&self.averages)
     }
 
-    /// Reads the statistics once a second as long as the engine lives.
-    pub(super) fn watch(link: &Arc<Self>) {
+    /// Reads the statistics once a second as long as the engine lives, and where it shares
+    /// memory looks after what was given up.
+    pub(super) fn watch(link: &Arc<Self>, shared: bool) {
         let link = Arc::downgrade(link);
         let watch = move || {
             let mut last = None;
-            while let Some(link) = Weak::upgrade(&link) {
-                if lock(&link.state).away.is_none() {
-                    link.read_statistics(&mut last);
-                    link.settle();
-                }
-                drop(link);
+            for turn in 1.. {
                 std::thread::park_timeout(STATISTICS);
+                let Some(link) = Weak::upgrade(&link) else { return };
+                if lock(&link.state).away.is_some() {
+                    continue;
+                }
+                link.read_statistics(&mut last);
+                if shared && turn % SWEEP_TURNS == 0 {
+                    link.sweep();
+                }
             }
         };
         // Without it the averages are unknown.
@@ -230,7 +262,10 @@ impl Link {
     }
 
     fn read_statistics(&self, last: &mut Option<[(u64, u64); 4]>) {
-        let Ok(answer) = self.client.statistics(&self.model, SHORT) else { return };
+        let Ok(answer) = self.client.statistics(&self.model, SHORT) else {
+            *lock(&self.averages) = ServerTimes::default();
+            return;
+        };
         let totals = sum(&answer.model_stats);
         let averages = last.replace(totals).map_or([0; 4], |before| {
             std::array::from_fn(|stage| average_us(before[stage], totals[stage]))
@@ -243,14 +278,6 @@ impl Link {
             compute_output_us,
             ..ServerTimes::default()
         };
-    }
-
-    /// Removes the regions of processes that have ended, and lets the server forget them.
-    pub(super) fn sweep(&self) {
-        for name in region::sweep(Path::new(region::FOLDER)) {
-            let unregistered = self.client.unregister(&name, SHORT);
-            tracing::info!(name, ?unregistered, "region of a process that has ended removed");
-        }
     }
 
     /// What a call's fault means for the engine.

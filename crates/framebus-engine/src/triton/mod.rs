@@ -29,18 +29,15 @@ pub use cure::is_local;
 use crate::api::{
     Backend, Context, Engine, EngineError, EngineInfo, LoadOptions, Mode, Precision, Shape,
 };
-use client::{Client, Fault};
+use client::{Client, Fault, Io};
 use context::{Common, TritonContext};
 use contract::Contract;
 use framebus_config::{Endpoint, Triton as Settings, TritonTransport as Transport};
 use framebus_model::Model;
 use link::Link;
 use proto::ModelRequest;
-use region::Region;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Runtime;
 
 /// Name in the configuration and in results.
 pub const NAME: &str = "triton";
@@ -72,6 +69,15 @@ impl Backend for Triton {
         let Asked { client, address, model } = Asked::new(options)?;
         client.is_ready(&model, ASK).map_err(|fault| unavailable(&address, &fault))?;
         let server = client.server(ASK).map_err(|fault| unavailable(&address, &fault))?;
+        // A server can call a model ready that does not answer.
+        let metadata =
+            client.metadata(&model, ASK).map_err(|fault| unavailable(&address, &fault))?;
+        let timeout = options.triton.as_ref().map_or(0, |server| server.settings.timeout_ms);
+        if let [input] = &metadata.inputs[..] {
+            client
+                .try_one(&model, input, ASK.max(Duration::from_millis(timeout)))
+                .map_err(|fault| unavailable(&address, &fault))?;
+        }
         Ok(format!(
             "{} {} at {address}, model '{}' is ready",
             server.name, server.version, model.name
@@ -97,15 +103,10 @@ impl Asked {
         let server = options.triton.as_ref().ok_or_else(|| {
             unavailable("no server is configured; set url under [triton]".to_owned())
         })?;
-        // One thread moves bytes; whoever asks waits in a thread of its own.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("triton-io")
-            .enable_all()
-            .build()
+        let io = Io::start()
             .map_err(|error| unavailable(format!("no thread for its connection: {error}")))?;
         Ok(Self {
-            client: Client::new(&server.settings, &Arc::new(runtime)).map_err(unavailable)?,
+            client: Client::new(&server.settings, &Arc::new(io)).map_err(unavailable)?,
             address: server.settings.url.clone(),
             model: ModelRequest {
                 name: server.model.clone(),
@@ -135,7 +136,7 @@ struct TritonEngine {
     common: Common,
     /// Kept for connections of contexts to come.
     settings: Settings,
-    runtime: Arc<Runtime>,
+    io: Arc<Io>,
     ready: Vec<Box<dyn Context>>,
     handed_out: Vec<Shape>,
 }
@@ -162,10 +163,13 @@ impl TritonEngine {
         let config = client.config(&request, ASK).map_err(gone)?;
         let contract = Contract::new(model, &metadata, &config, settings.max_batch)?;
         let (shapes, base) = contract.sides.policy(contract.own, options.input)?;
-        let runtime = client.runtime().clone();
+        let io = client.io().clone();
         let link = Arc::new(Link::new(client, request, address.clone(), options.clock));
-        link.sweep();
-        let shared = transport(&settings, &link)?;
+        let shared = transport(&settings, &link, contract.request_bytes(base, 1))?;
+        if shared {
+            link.sweep();
+        }
+        Link::watch(&link, shared);
         let contexts = match (options.contexts, options.mode) {
             (0, Mode::Latency) => 1,
             (0, Mode::Throughput) if contract.gathers => GATHERED,
@@ -195,16 +199,15 @@ impl TritonEngine {
             clock: options.clock,
         };
         let (ready, handed_out) = (Vec::new(), Vec::new());
-        let mut engine = Self { info, common, settings, runtime, ready, handed_out };
+        let mut engine = Self { info, common, settings, io, ready, handed_out };
         engine.ready = engine.make_contexts(base)?;
-        Link::watch(&engine.common.link);
         Ok(engine)
     }
 
     fn make_contexts(&self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
         let make = |_| {
             // A connection each: messages of megabytes do not wait for each other.
-            let client = Client::new(&self.settings, &self.runtime)
+            let client = Client::new(&self.settings, &self.io)
                 .map_err(|reason| EngineError::Unavailable { backend: NAME, reason })?;
             let mut context = TritonContext::new(self.common.clone(), client, shape);
             context.self_check()?;
@@ -235,7 +238,7 @@ impl Engine for TritonEngine {
 }
 
 /// Whether tensors go through shared memory.
-fn transport(settings: &Settings, link: &Link) -> Result<bool, EngineError> {
+fn transport(settings: &Settings, link: &Link, bytes: usize) -> Result<bool, EngineError> {
     let host = &settings.url.host;
     let tried = match settings.transport {
         Transport::Grpc => return Ok(false),
@@ -243,7 +246,7 @@ fn transport(settings: &Settings, link: &Link) -> Result<bool, EngineError> {
             "{host} is another machine, which cannot share memory; use transport = \"grpc\" or \
              \"auto\""
         )),
-        _ => share(link),
+        _ => share(link, bytes),
     };
     match (tried, settings.transport) {
         (Ok(()), _) => Ok(true),
@@ -265,16 +268,19 @@ fn transport(settings: &Settings, link: &Link) -> Result<bool, EngineError> {
     }
 }
 
-/// Whether the server maps a region of ours.
-fn share(link: &Link) -> Result<(), String> {
-    let region = Region::create(Path::new(region::FOLDER), 4096)
-        .map_err(|error| format!("no room in {}: {error}", region::FOLDER))?;
+/// Whether the server maps a region of ours, of the size of a request.
+fn share(link: &Link, bytes: usize) -> Result<(), String> {
+    let mut region = link.region(bytes).map_err(|error| error.to_string())?;
+    region.set_known(true);
     match link.client.register(region.name(), region.len(), link::SHORT) {
         Ok(()) => {
-            let _ = link.client.unregister(region.name(), link::SHORT);
+            link.forget(region);
             Ok(())
         }
-        Err(Fault::Refused(_, message)) => Err(cure::refused(&message, link.address.port)),
+        Err(Fault::Refused(_, message)) => {
+            region.set_known(false);
+            Err(cure::refused(&message, link.address.port))
+        }
         Err(fault) => Err(fault.to_string()),
     }
 }

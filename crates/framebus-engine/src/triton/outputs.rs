@@ -45,7 +45,7 @@ impl Answer {
         self.tensors.resize_with(contract.outputs.len(), Tensor::default);
         // One a tensor; an empty one, or none, where it went to shared memory.
         let mut contents = response.raw_output_contents.into_iter();
-        let mut found = 0;
+        let mut found = 0_u64;
         for tensor in response.outputs {
             let content = contents.next().filter(|content| !(shared && content.is_empty()));
             if content.is_none() && !shared {
@@ -56,6 +56,10 @@ impl Answer {
                 continue;
             };
             let output = &contract.outputs[index];
+            let bit = 1_u64.checked_shl(index as u32).unwrap_or(0);
+            if found & bit != 0 {
+                return Err(format!("output '{}' came twice", tensor.name));
+            }
             if tensor.datatype != output.element.word() {
                 return Err(format!(
                     "output '{}' is {}, the model says {}",
@@ -69,7 +73,7 @@ impl Answer {
             });
             let bytes = values
                 .and_then(|values| values.checked_mul(output.element.size()))
-                .filter(|_| tensor.shape.first() == Some(&(batch as i64)))
+                .filter(|_| contract.fits(index, &tensor.shape, batch))
                 .filter(|&bytes| content.as_ref().is_none_or(|content| content.len() == bytes))
                 .ok_or_else(|| {
                     format!(
@@ -83,10 +87,11 @@ impl Answer {
             slot.shape = tensor.shape;
             slot.content = content;
             slot.bytes = bytes;
-            found += 1;
+            found |= bit;
         }
-        if found != contract.outputs.len() {
-            return Err(format!("{found} of {} outputs came", contract.outputs.len()));
+        let came = found.count_ones() as usize;
+        if came != contract.outputs.len() {
+            return Err(format!("{came} of {} outputs came", contract.outputs.len()));
         }
         Ok(())
     }
@@ -242,7 +247,7 @@ fn rows([count, boxes, scores, classes]: [&[f32]; 4], out: &mut Vec<f32>) -> Res
         ));
     }
     let count = count.first().copied().unwrap_or(-1.0);
-    if count < 0.0 || count as usize > room {
+    if count.is_nan() || count < 0.0 || count as usize > room {
         return Err(format!("the server counts {count} boxes in an output of {room}"));
     }
     out.clear();
@@ -266,6 +271,7 @@ mod tests {
         assert_eq!(out, [1.0, 2.0, 3.0, 4.0, 0.5, 7.0]);
         assert!(rows([&[3.0], &boxes, &[0.5, 0.0], &[7.0, 0.0]], &mut out).is_err());
         assert!(rows([&[-1.0], &boxes, &[0.5, 0.0], &[7.0, 0.0]], &mut out).is_err());
-        assert!(rows([&[f32::NAN], &boxes, &[0.5], &[7.0]], &mut out).is_err());
+        assert!(rows([&[f32::NAN], &boxes, &[0.5, 0.0], &[7.0, 0.0]], &mut out).is_err());
+        assert!(rows([&[1.0], &boxes, &[0.5], &[7.0]], &mut out).is_err());
     }
 }

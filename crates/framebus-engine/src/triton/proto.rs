@@ -147,7 +147,7 @@ pub(crate) struct ModelInferResponse {
     pub(crate) id: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) outputs: Vec<InferTensor>,
-    /// In the order of `outputs`, without those that went to shared memory.
+    /// In the order of `outputs`; empty for those that went to shared memory.
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub(crate) raw_output_contents: Vec<Bytes>,
 }

@@ -2,15 +2,15 @@
 //! the messages themselves.
 
 use super::contract::{Contract, Element};
+use super::link::Link;
 use super::proto::{
     InferParameter, InferTensor, ModelInferRequest, ModelRequest, ParameterChoice, RequestedOutput,
 };
 use super::region::Region;
-use crate::api::Shape;
+use crate::api::{EngineError, Shape};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Tensors begin at multiples of this, bytes: what vector instructions and servers like.
@@ -36,6 +36,8 @@ enum Memory {
 #[derive(Debug)]
 pub(super) struct Slot {
     memory: Memory,
+    /// Most frames that it has room for.
+    pub(super) capacity: usize,
     /// Bytes of the input of one frame.
     frame: usize,
     /// Where the outputs of the largest batch lie in the region.
@@ -46,7 +48,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// For batches of up to `batch` frames of `shape`; `shared` in a region.
+    /// For batches of up to `batch` frames of `shape`; in a region where `link` is given.
     ///
     /// # Errors
     /// No room in /dev/shm.
@@ -55,8 +57,8 @@ impl Slot {
         model: &ModelRequest,
         shape: Shape,
         batch: usize,
-        shared: bool,
-    ) -> std::io::Result<Self> {
+        link: Option<&Link>,
+    ) -> Result<Self, EngineError> {
         let frame = contract.input_bytes(shape, 1);
         let mut end = (batch * frame).next_multiple_of(ALIGN);
         let mut place = |bytes: usize| {
@@ -67,11 +69,12 @@ impl Slot {
         let bytes = |index| contract.output_bytes(index, shape, batch);
         let outputs: Vec<Range<usize>> =
             (0..contract.outputs.len()).map(|index| place(bytes(index))).collect();
-        let memory = match shared {
-            true => Memory::Region(Region::create(Path::new(super::region::FOLDER), end)?),
-            false => Memory::Message(Pixels::default()),
+        let memory = match link {
+            Some(link) => Memory::Region(link.region(end)?),
+            None => Memory::Message(Pixels::default()),
         };
-        let mut slot = Self { memory, frame, outputs, request: Arc::default(), registered: None };
+        let (request, registered) = (Arc::default(), None);
+        let mut slot = Self { memory, capacity: batch, frame, outputs, request, registered };
         slot.request = Arc::new(slot.template(contract, model, shape));
         Ok(slot)
     }
@@ -107,6 +110,22 @@ impl Slot {
     /// The region, where there is one.
     pub(super) fn region(&self) -> Option<&Region> {
         match &self.memory {
+            Memory::Region(region) => Some(region),
+            Memory::Message(_) => None,
+        }
+    }
+
+    /// The same to be changed, or taken.
+    pub(super) fn region_mut(&mut self) -> Option<&mut Region> {
+        match &mut self.memory {
+            Memory::Region(region) => Some(region),
+            Memory::Message(_) => None,
+        }
+    }
+
+    /// Its region alone.
+    pub(super) fn into_region(self) -> Option<Region> {
+        match self.memory {
             Memory::Region(region) => Some(region),
             Memory::Message(_) => None,
         }
@@ -164,8 +183,8 @@ impl Slot {
     /// The output that the server wrote into the region.
     pub(super) fn output(&self, index: usize, bytes: usize) -> Option<&[u8]> {
         let region = self.region()?;
-        let range = self.outputs.get(index)?;
-        region.bytes().get(range.start..range.start + bytes).filter(|_| bytes <= range.len())
+        let range = self.outputs.get(index).filter(|range| bytes <= range.len())?;
+        region.bytes().get(range.start..range.start + bytes)
     }
 }
 

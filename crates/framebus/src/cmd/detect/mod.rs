@@ -108,6 +108,13 @@ fn backends(text: &str) -> Result<String, String> {
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let screen = Screen::new(true);
     super::init_log(&screen);
+    let asks = args.backend == "auto" || args.backend.split(',').any(|name| name == "triton");
+    if args.triton_url.is_some() && !asks {
+        return Err(Failure::message(
+            Kind::Usage,
+            "--triton-url says where triton is, and --backend does not name it; remove one of the two",
+        ));
+    }
     let model = match &args.model {
         Some(model) => model.clone(),
         None => super::models::default_model()?,
