@@ -9,7 +9,7 @@
 //! The server reads the input and writes the outputs while a request is on its way, and
 //! only then. A region whose request had no answer is never used again.
 
-#![expect(unsafe_code, reason = "memory that another process maps too")]
+#![allow(unsafe_code, reason = "memory that another process maps too")]
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstat};

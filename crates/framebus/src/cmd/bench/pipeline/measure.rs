@@ -293,6 +293,9 @@ impl<'a> Running<'a> {
         sums: Sums,
     ) -> Measured {
         self.rig.stop(|name| name != "infer", &mut |_, _| {});
+        // A source may send a last frame when it stops: inference shall take it first.
+        let quiet_ns = clock::monotonic_ns() + QUIET_NS;
+        while clock::monotonic_ns() < quiet_ns && self.rig.pump(&mut |_, _| {}).is_ok() {}
         let engine = self.engine();
         self.rig.stop(|_| true, &mut |_, _| {});
         let (mut published, mut totals) = (0, Outcomes::default());
