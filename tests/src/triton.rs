@@ -156,8 +156,10 @@ impl<'a> TritonServer<'a> {
 impl Drop for TritonServer<'_> {
     fn drop(&mut self) {
         if self.process.is_running() {
-            kill(self.process.pid(), Signal::KILL);
-            self.process.wait(10);
+            // A wrapper has to clean up after itself; a server has nothing to.
+            let bare = self.command[0].ends_with("serve.sh");
+            kill(self.process.pid(), if bare { Signal::KILL } else { Signal::TERM });
+            self.process.wait(60);
         }
         for pid in self.stubs() {
             self.world.signal(pid, Signal::KILL);
