@@ -21,6 +21,7 @@ const FIRST: Duration = Duration::from_secs(20);
 /// A request may take so many times as long as they usually do, whatever the limit, so that
 /// slow models live.
 const TIMES_USUAL: u32 = 4;
+
 /// What the contexts of an engine have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Common {

@@ -10,7 +10,7 @@
 //! not answered in time is given up together with its memory, which the server may still
 //! write to. [`Link`](link::Link) knows whether the server is there, and tells it of our
 //! memory again when it was started anew. Regions of a process of ours that was killed are
-//! removed by the next one ([`region::sweep`]).
+//! removed by the next one ([`Link::sweep`](link::Link::sweep)).
 
 mod client;
 mod context;
@@ -66,16 +66,15 @@ impl Backend for Triton {
     }
 
     fn probe(&self, options: &LoadOptions) -> Result<String, EngineError> {
-        let Asked { client, address, model } = Asked::new(options)?;
+        let Asked { client, address, model, settings } = Asked::new(options)?;
         client.is_ready(&model, ASK).map_err(|fault| unavailable(&address, &fault))?;
         let server = client.server(ASK).map_err(|fault| unavailable(&address, &fault))?;
         // A server can call a model ready that does not answer.
         let metadata =
             client.metadata(&model, ASK).map_err(|fault| unavailable(&address, &fault))?;
-        let timeout = options.triton.as_ref().map_or(0, |server| server.settings.timeout_ms);
         if let [input] = &metadata.inputs[..] {
             client
-                .try_one(&model, input, ASK.max(Duration::from_millis(timeout)))
+                .try_one(&model, input, ASK.max(Duration::from_millis(settings.timeout_ms)))
                 .map_err(|fault| unavailable(&address, &fault))?;
         }
         Ok(format!(
@@ -92,6 +91,7 @@ impl Backend for Triton {
 
 /// A server that can be asked.
 struct Asked {
+    settings: Settings,
     client: Client,
     address: Endpoint,
     model: ModelRequest,
@@ -106,6 +106,7 @@ impl Asked {
         let io = Io::start()
             .map_err(|error| unavailable(format!("no thread for its connection: {error}")))?;
         Ok(Self {
+            settings: server.settings.clone(),
             client: Client::new(&server.settings, &Arc::new(io)).map_err(unavailable)?,
             address: server.settings.url.clone(),
             model: ModelRequest {
@@ -143,10 +144,7 @@ struct TritonEngine {
 
 impl TritonEngine {
     fn load(model: &Model, options: &LoadOptions, asked: Asked) -> Result<Self, EngineError> {
-        let Asked { client, address, model: request } = asked;
-        let Some(Server { settings, .. }) = options.triton.clone() else {
-            return Err(EngineError::Unavailable { backend: NAME, reason: String::new() });
-        };
+        let Asked { client, address, model: request, settings } = asked;
         if settings.transport == Transport::CudaSharedMemory {
             return Err(EngineError::Unsupported {
                 backend: NAME,

@@ -59,14 +59,23 @@ fn backends(order: &[String], options: &LoadOptions) -> Vec<Finding> {
             finding.level = Level::Problem(Kind::Unavailable);
         }
         if let Some(last) = findings.last_mut() {
-            last.next = Some(
-                "install the OpenVINO runtime: `pip install --no-deps --target DIR openvino`, then set FRAMEBUS_OPENVINO_LIB=DIR/openvino/libs".to_owned(),
-            );
+            let next = match order.iter().all(|name| framebus_engine::is_remote(name)) {
+                true => {
+                    "start the server, or correct url and model under [triton]; docs/triton.md says how, or name openvino in model.backend too"
+                }
+                false => {
+                    "install the OpenVINO runtime: `pip install --no-deps --target DIR openvino`, then set FRAMEBUS_OPENVINO_LIB=DIR/openvino/libs"
+                }
+            };
+            last.next = Some(next.to_owned());
         }
     } else {
         for finding in findings.iter_mut().filter(|finding| finding.level == Level::Warning) {
-            finding.next =
-                Some("take it out of model.backend, or install what it lacks".to_owned());
+            let next = match framebus_engine::is_remote(&finding.what) {
+                true => "take it out of model.backend, or start the server and see [triton]",
+                false => "take it out of model.backend, or install what it lacks",
+            };
+            finding.next = Some(next.to_owned());
         }
     }
     findings
@@ -127,5 +136,8 @@ mod tests {
         let alone = backends(&["tensorrt".to_owned()], &LoadOptions::new(|| 0));
         assert_eq!(alone[0].level, Level::Problem(Kind::Unavailable));
         assert!(alone[0].next.is_some() && alone[0].text.contains("not part of this build"));
+        let server = backends(&["triton".to_owned()], &LoadOptions::new(|| 0));
+        let next = server[0].next.as_deref().unwrap_or_default();
+        assert!(next.starts_with("start the server"), "{next}");
     }
 }
