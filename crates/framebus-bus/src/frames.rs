@@ -5,8 +5,9 @@
 use crate::bus::{port, service_name, transport};
 use crate::header::{self, BadHeaders, SKIPS_MAX, check_frame};
 use crate::readers::{self, Readers, WaitedFor};
+use crate::segments::{SegmentId, Segments};
 use crate::services::{Delivery, ServiceSpec};
-use crate::{BadHeader, Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
+use crate::{BadHeader, Bus, BusError, Ipc, memory, wake::Waker};
 use framebus_types::{ChromaSite, ColourMatrix, ColourRange, Fourcc, FrameHeader, text};
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
@@ -22,7 +23,6 @@ use iceoryx2::service::Service;
 use iceoryx2::service::port_factory::PortFactory as _;
 use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,19 +57,12 @@ struct Contact {
     delivered: usize,
 }
 
-/// What is known of the data segments.
-#[derive(Debug)]
-struct Segments {
-    /// Largest payload that fits into the newest segment.
-    payload: usize,
-    /// Address ranges whose pages are there.
-    populated: Vec<Range<usize>>,
-}
-
 /// A sample on loan: memory in the segment that nobody else writes. Dropping it
 /// unsent gives it back.
 pub struct FrameLoan<S: Service = Ipc> {
     sample: SampleMutUninit<S, [MaybeUninit<u8>], FrameHeader>,
+    /// Number of the segment that it lies in: it stays there when a larger one is made.
+    segment: u32,
 }
 
 impl<S: Service> std::fmt::Debug for FrameLoan<S> {
@@ -124,7 +117,7 @@ impl<S: Service> Bus<S> {
             service,
             spec,
             delivery,
-            segments: Mutex::new(Segments { payload, populated: Vec::new() }),
+            segments: Mutex::new(Segments::new(payload)),
             stop,
             contact: Mutex::default(),
             waited_for,
@@ -226,25 +219,23 @@ impl<S: Service> FramePublisher<S> {
     /// frame has outgrown the segment and /dev/shm cannot hold a larger one.
     pub fn loan(&self, len: usize) -> Result<FrameLoan<S>, BusError> {
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        if len <= segments.payload {
-            return self.loan_populated(len, &mut segments);
+        if segments.fit(len) {
+            return self.loan_from(&mut segments, len, false);
         }
         let _turn = memory::turn();
         let need = memory::grown(memory::frames(&self.spec, len));
         memory::check(&self.spec.name, need)?;
-        // Segments of smaller frames are dead once their samples are back;
-        // their addresses may be given to others.
-        segments.populated.clear();
-        let loan = self.loan_populated(len, &mut segments)?;
+        let loan = self.loan_from(&mut segments, len, true)?;
         let headers = memory::frames(&self.spec, 0).sample_bytes;
-        segments.payload = len.max((need.sample_bytes - headers) as usize);
+        segments.grown(len.max((need.sample_bytes - headers) as usize));
         Ok(loan)
     }
 
-    fn loan_populated(
+    fn loan_from(
         &self,
-        len: usize,
         segments: &mut Segments,
+        len: usize,
+        outgrown: bool,
     ) -> Result<FrameLoan<S>, BusError> {
         let mut sample = self.publisher.loan_slice_uninit(len).map_err(|error| match error {
             LoanError::ExceedsMaxLoans | LoanError::OutOfMemory => {
@@ -253,18 +244,16 @@ impl<S: Service> FramePublisher<S> {
             other => transport(&self.spec, other),
         })?;
         let address = sample.payload_mut().as_ptr() as usize;
-        if !segments.populated.iter().any(|range| range.contains(&address)) {
-            let range = populate(address).map_err(|reason| {
-                memory::not_populated(&self.spec, memory::frames(&self.spec, len), &reason)
-            })?;
-            segments.populated.push(range);
-        }
-        Ok(FrameLoan { sample })
+        let segment = segments.locate(address, outgrown).map_err(|reason| {
+            memory::not_populated(&self.spec, memory::frames(&self.spec, len), &reason)
+        })?;
+        Ok(FrameLoan { sample, segment })
     }
 
     /// Sends a filled sample and wakes the readers; returns how many got it.
-    /// With [`Delivery::EveryFrame`] this waits for members of the instance
-    /// whose buffers are full, and never for observers.
+    /// [`FrameHeader::segment`] is filled in, whatever `header` says of it. With
+    /// [`Delivery::EveryFrame`] this waits for members of the instance whose buffers are
+    /// full, and never for observers.
     ///
     /// # Errors
     /// [`BusError::Transport`]; the frame is then lost for some readers.
@@ -322,7 +311,8 @@ impl<S: Service> FramePublisher<S> {
     }
 
     fn send(&self, mut loan: FrameLoan<S>, header: &FrameHeader) -> Result<usize, BusError> {
-        *loan.sample.user_header_mut() = *header;
+        // The loan's own: a frame that is sent again may lie in another one.
+        *loan.sample.user_header_mut() = FrameHeader { segment: loan.segment, ..*header };
         // SAFETY: shared memory is always initialised, see `payload_mut`.
         let sample = unsafe { loan.sample.assume_init() };
         let recipients = sample.send().map_err(|error| transport(&self.spec, error))?;
@@ -451,6 +441,15 @@ impl<S: Service> FrameSample<S> {
     #[must_use]
     pub fn camera(&self) -> &str {
         text::unpack(&self.header.camera)
+    }
+
+    /// Which shared-memory segment the planes lie in; `None` when the publisher, of an
+    /// older version, does not say. [`SegmentId`] says what may be concluded from it.
+    #[must_use]
+    pub fn memory(&self) -> Option<SegmentId> {
+        let segment = self.header.segment;
+        let publisher = self.sample.origin().value();
+        (segment != 0).then_some(SegmentId { publisher, segment })
     }
 
     /// Pixel format.

@@ -34,6 +34,7 @@ pub mod memory;
 mod populate;
 mod readers;
 mod results;
+mod segments;
 pub mod services;
 pub mod wake;
 
@@ -43,6 +44,7 @@ pub use error::{BadHeader, BusError};
 pub use frames::{FrameLoan, FramePublisher, FrameSample, FrameSubscriber};
 pub use health::{HealthPublisher, HealthSubscriber};
 pub use results::{ResultPublisher, ResultSample, ResultSubscriber};
+pub use segments::SegmentId;
 pub use services::{Delivery, Limits};
 pub use wake::Waker;
 

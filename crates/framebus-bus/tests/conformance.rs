@@ -204,6 +204,100 @@ fn a_camera_may_change_its_size<S: Service>() {
     }
 }
 
+fn frames_name_their_segment<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let subscriber = bus.frame_subscriber("a", Delivery::Latest, "test").expect("subscriber");
+    let open = || bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let loan = |publisher: &FramePublisher<S>, width: u32, height: u32| {
+        publisher.loan((width * height * 3 / 2) as usize).expect("a loan")
+    };
+    let mut sequence = 0;
+    let mut name = |publisher: &FramePublisher<S>, loan, width, height| {
+        sequence += 1;
+        // What the caller says of it is not asked.
+        let header = FrameHeader { segment: 77, ..header(sequence, width, height) };
+        publisher.publish(loan, &header).expect("sent");
+        let frame = subscriber.receive().expect("receives").expect("a frame");
+        let address = frame.plane(0).0.as_ptr() as usize;
+        (frame.memory().expect("a name"), mapped_file(address))
+    };
+    let mut seen = Vec::new();
+    let publisher = open();
+    let early = loan(&publisher, WIDTH, HEIGHT);
+    // Grown to the next power of two, which leaves room for the frame after it.
+    for (width, height) in [(64, 32), (32, 16), (1280, 720), (1312, 736), (64, 32), (1920, 1080)] {
+        seen.push(name(&publisher, loan(&publisher, width, height), width, height));
+    }
+    seen.push(name(&publisher, early, WIDTH, HEIGHT));
+    seen.push(name(&publisher, loan(&publisher, WIDTH, HEIGHT), WIDTH, HEIGHT));
+    let numbers: Vec<u32> = seen.iter().map(|(id, _)| id.segment).collect();
+    assert_eq!(numbers, [1, 1, 2, 2, 2, 3, 1, 3]);
+    let first = seen[0].0.publisher;
+    assert!(seen.iter().all(|(id, _)| id.publisher == first), "{seen:x?}");
+    drop(publisher);
+    let publisher = open();
+    seen.push(name(&publisher, loan(&publisher, WIDTH, HEIGHT), WIDTH, HEIGHT));
+    let (restarted, _) = seen[seen.len() - 1];
+    assert!(restarted.segment == 1 && restarted.publisher != first, "{restarted:x?}");
+    // In-process memory has no files.
+    for ((one, file), (other, other_file)) in
+        seen.iter().flat_map(|one| seen.iter().map(move |other| (one, other)))
+    {
+        let files = file.zip(*other_file);
+        assert!(files.is_none_or(|(a, b)| (a == b) == (one == other)), "{seen:x?}");
+    }
+}
+
+/// Inode of the shared memory that is mapped at `address`; `None` for the heap.
+fn mapped_file(address: usize) -> Option<u64> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+    let line = maps.lines().find(|line| {
+        let (start, end) = line.split_once(' ').expect("range").0.split_once('-').expect("range");
+        let number = |text| usize::from_str_radix(text, 16).expect("hexadecimal");
+        (number(start)..number(end)).contains(&address)
+    });
+    let inode = line.expect("mapped").split_ascii_whitespace().nth(4).expect("inode");
+    Some(inode.parse().expect("a number")).filter(|&inode| inode != 0)
+}
+
+fn a_frame_that_is_sent_again_names_its_new_segment<S: Service + 'static>()
+where
+    FramePublisher<S>: Sync,
+{
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    // Before the publisher: it does not look for it until it first receives.
+    let subscriber = bus.frame_subscriber("a", Delivery::EveryFrame, "test").expect("subscriber");
+    let publisher =
+        bus.frame_publisher("a", BYTES, Delivery::EveryFrame, never()).expect("publisher");
+    let mut ids = std::thread::scope(|scope| {
+        // What does not fit into the reader's buffer is sent again until it looks.
+        let sender = scope.spawn(|| (0..3).map(|sequence| send(&publisher, sequence)).last());
+        // Each sending wakes it, also one that did not reach it. After the third the
+        // last frame is sent again and again.
+        let wake = || subscriber.waker().wait(Duration::from_secs(1)).expect("waits");
+        // A sending may be seen before its signal, which then wakes for nothing.
+        let wakes = |count: usize| (0..count).for_each(|_| assert!((0..20).any(|_| wake())));
+        wakes(5);
+        drop(publisher.loan(100 * BYTES).expect("a larger segment"));
+        // One wake-up may be an older sending's, one loan may have been made before.
+        wakes(3);
+        assert!(!sender.is_finished());
+        let mut ids = Vec::new();
+        while ids.len() < 3 {
+            match subscriber.receive().expect("receives") {
+                Some(frame) => ids.push((frame.header().sequence, frame.memory().expect("a name"))),
+                None => assert!((0..20).any(|_| wake()), "sent again"),
+            }
+        }
+        ids
+    });
+    ids.sort_by_key(|&(sequence, _)| sequence);
+    let numbers: Vec<_> = ids.iter().map(|(sequence, id)| (*sequence, id.segment)).collect();
+    assert_eq!(numbers, [(0, 1), (1, 1), (2, 2)]);
+}
+
 fn lying_headers_are_skipped<S: Service>() {
     let world = World::new(Limits::default());
     let bus = world.bus::<S>("test");
@@ -366,6 +460,8 @@ conformance! {
     a_waiting_publisher_can_be_stopped
     observers_are_never_waited_for
     a_camera_may_change_its_size
+    frames_name_their_segment
+    a_frame_that_is_sent_again_names_its_new_segment
     lying_headers_are_skipped
     results_arrive_whole_and_in_order
     unknown_outcomes_are_skipped

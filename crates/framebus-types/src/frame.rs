@@ -87,8 +87,13 @@ pub struct FrameHeader {
     pub offsets: [u32; MAX_PLANES],
     /// Share of the picture that moved, 0..=1; 0 when not measured.
     pub motion: f32,
+    /// Number of the publisher's shared-memory segment that the sample lies in, from 1;
+    /// 0: the publisher does not say. It counts up whenever the publisher may have made
+    /// another segment, and is never used twice. These bytes were reserved once: an older
+    /// publisher writes 0.
+    pub segment: u32,
     /// Zero.
-    pub reserved: [u8; 44],
+    pub reserved: [u8; 40],
 }
 
 const _: () = assert!(size_of::<FrameHeader>() == 192 && align_of::<FrameHeader>() == 64);

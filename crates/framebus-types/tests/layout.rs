@@ -21,7 +21,8 @@ macro_rules! layout {
 fn layouts_are_frozen() {
     let mut out = String::new();
     layout!(out, FrameHeader: version flags camera epoch_ns sequence capture_ns wall_ns pts_ns
-        publish_ns width height fourcc matrix range chroma_site strides offsets motion reserved);
+        publish_ns width height fourcc matrix range chroma_site strides offsets motion
+        segment reserved);
     layout!(out, StageTimes: capture_ns publish_ns taken_ns batched_ns preprocessed_ns
         inference_start_ns inference_end_ns decoded_ns result_ns);
     layout!(out, ServerTimes: request serialise_us receive_us queue_us compute_input_us compute_us
