@@ -69,7 +69,7 @@ pub fn prepare(model: &Model, cache: Option<&Path>) -> Prepared {
     let path = cache
         .ok_or_else(|| "none of CACHE_DIRECTORY, XDG_CACHE_HOME and HOME names a folder".to_owned())
         .and_then(|folder| {
-            usable(folder).map_err(|reason| format!("{}: {reason}", folder.display()))?;
+            private_folder(folder).map_err(|reason| format!("{}: {reason}", folder.display()))?;
             Ok(folder.join(format!("{}.onnx", key(&source))))
         });
     if let Ok(path) = &path
@@ -84,7 +84,7 @@ pub fn prepare(model: &Model, cache: Option<&Path>) -> Prepared {
     };
     let written = path.and_then(|path| {
         let bytes = cut.bytes().map_or(&[][..], |bytes| bytes);
-        write(&path, 0o600, &[bytes, &seal(bytes)])
+        write_private(&path, &[bytes, &seal(bytes)])
             .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     });
@@ -123,8 +123,14 @@ pub fn cache_folder() -> Option<PathBuf> {
         .or_else(|| Some(absolute("HOME")?.join(".cache/framebus")))
 }
 
-/// Creates the folder, or checks that nobody else can put a model there.
-fn usable(folder: &Path) -> Result<(), String> {
+/// Creates the folder for this user only (mode 0700), parents included, or checks that
+/// nobody else can put a file there: what a cache of compiled networks needs, since
+/// whoever can write one can make the inference library do what they like.
+///
+/// # Errors
+/// One sentence, without the folder's name: it cannot be created or read, belongs to
+/// another user, or others may write to it.
+pub fn private_folder(folder: &Path) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(text)?;
     let metadata = std::fs::metadata(folder).map_err(text)?;
@@ -136,6 +142,13 @@ fn usable(folder: &Path) -> Result<(), String> {
         return Err("others may write to the folder; take that right away with chmod go-w".into());
     }
     Ok(())
+}
+
+/// SHA-256 of `bytes` in lower-case hexadecimal digits, 64 of them: names content for
+/// as long as files are kept, whatever machine or version writes them.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn key(source: &[u8]) -> String {
@@ -154,8 +167,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The last field of a cached file.
 fn seal(content: &[u8]) -> Vec<u8> {
-    let entry =
-        StringStringEntryProto { key: CHECKSUM.to_owned(), value: hex(&Sha256::digest(content)) };
+    let entry = StringStringEntryProto { key: CHECKSUM.to_owned(), value: digest(content) };
     let mut field = vec![METADATA_PROPS];
     field.extend(entry.encode_length_delimited_to_vec());
     field
@@ -169,6 +181,16 @@ fn read(path: &Path) -> Option<Model> {
     (end == seal(content)).then_some(())?;
     let model = inspect::model(path, bytes).ok()?;
     (model.layout() == OutputLayout::Heads).then_some(model)
+}
+
+/// Writes a file that only this user may read (mode 0600), through a temporary file
+/// beside it that is brought to the disk first: readers see the old file or the whole
+/// new one, never a part. `content` is written piece after piece.
+///
+/// # Errors
+/// What the system said; the old file, where there was one, is still there.
+pub fn write_private(path: &Path, content: &[&[u8]]) -> std::io::Result<()> {
+    write(path, 0o600, content)
 }
 
 /// All or nothing: readers see the old file or the whole new one.

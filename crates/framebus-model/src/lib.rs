@@ -27,10 +27,13 @@ mod model;
 mod onnx;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod typed;
+mod wire;
 
-pub use cache::{Prepared, cache_folder, prepare, save};
+pub use cache::{Prepared, cache_folder, digest, prepare, private_folder, save, write_private};
 pub use cut::NotCut;
 pub use error::ModelError;
 pub use heads::HeadScale;
 pub use layout::OutputLayout;
 pub use model::{Dim, Model, TensorInfo};
+pub use typed::{Element, NotTyped, Typed, TypedTensor};

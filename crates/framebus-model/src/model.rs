@@ -3,6 +3,7 @@
 use crate::cut::{self, NotCut};
 use crate::heads::HeadScale;
 use crate::layout::OutputLayout;
+use crate::typed::{self, Element, NotTyped, Typed};
 use crate::{ModelError, inspect};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,19 @@ impl Model {
     /// [`NotCut`] says why the model can only be run as it is.
     pub fn cut(&self) -> Result<Self, NotCut> {
         cut::cut(self)
+    }
+
+    /// The ONNX text in which every tensor has the type that it is computed in, as
+    /// strongly typed networks want it. Reads the file again where the model does not
+    /// hold it.
+    ///
+    /// What becomes 16 bits and what does not: see [`crate::typed`].
+    ///
+    /// # Errors
+    /// [`NotTyped`] says why; with [`Element::F32`] only a file that cannot be read or
+    /// keeps its weights elsewhere.
+    pub fn typed(&self, element: Element) -> Result<Typed, NotTyped> {
+        typed::typed(self, element)
     }
 
     /// The file.

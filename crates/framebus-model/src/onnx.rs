@@ -10,6 +10,8 @@ use prost::{Message, Oneof};
 
 /// `TensorProto.DataType.FLOAT`.
 pub(crate) const FLOAT: i32 = 1;
+/// `TensorProto.DataType.FLOAT16`.
+pub(crate) const FLOAT16: i32 = 10;
 /// `TensorProto.DataType.INT32`.
 pub(crate) const INT32: i32 = 6;
 /// `TensorProto.DataType.INT64`.
@@ -91,15 +93,19 @@ pub(crate) struct NodeProto {
 pub(crate) struct AttributeProto {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
+    #[prost(float, tag = "2")]
+    pub(crate) f: f32,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) s: Bytes,
     #[prost(message, optional, tag = "5")]
     pub(crate) t: Option<TensorProto>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(crate) ints: Vec<i64>,
-    /// 2 = INT, 4 = TENSOR, 7 = INTS.
+    /// 1 = FLOAT, 2 = INT, 4 = TENSOR, 6 = FLOATS, 7 = INTS.
     #[prost(int32, tag = "20")]
     pub(crate) r#type: i32,
 }
@@ -153,7 +159,7 @@ impl NodeProto {
 
 impl TensorProto {
     /// Number of values by the shape; `None` when it is no shape.
-    fn count(&self) -> Option<usize> {
+    pub(crate) fn count(&self) -> Option<usize> {
         let dims = self.dims.iter().map(|&dim| usize::try_from(dim).ok());
         dims.into_iter().try_fold(1usize, |count, dim| count.checked_mul(dim?))
     }

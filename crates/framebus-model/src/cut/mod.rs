@@ -52,7 +52,6 @@ mod rewrite;
 mod shapes;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use crate::inspect;
 use crate::layout::OutputLayout;

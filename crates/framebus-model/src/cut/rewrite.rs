@@ -3,13 +3,13 @@
 use super::extent::Extent;
 use super::head::Head;
 use super::shapes::{Freedom, Shapes};
-use super::wire::{self, Field};
 use crate::heads;
 use crate::onnx::{
     AttributeProto, DimensionProto, DimensionValue, FLOAT, GraphProto, INT64, NodeProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
     ValueInfoProto,
 };
+use crate::wire::{self, Field};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::{HashMap, HashSet};

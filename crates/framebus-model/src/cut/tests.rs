@@ -3,10 +3,10 @@
 
 use super::reshape::Export;
 use super::shapes::{Freedom, Shapes};
-use super::wire::{self, Field};
 use crate::Model;
 use crate::onnx::{GraphProto, NodeProto, TensorProto};
 use crate::testing::{DflHead, TinyDetector};
+use crate::wire::{self, Field};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::path::Path;

@@ -10,8 +10,10 @@
 //! With a [`DflHead`] it ends like Ultralytics' exports, so that its head can be cut off.
 
 mod dfl;
+mod types;
 
 pub use dfl::DflHead;
+pub use types::check_types;
 
 use crate::OutputLayout;
 use crate::onnx::{
@@ -187,10 +189,11 @@ enum Tail {
     Columns(usize),
 }
 
+/// A graph that is being written.
 #[derive(Default)]
-struct Graph {
-    nodes: Vec<NodeProto>,
-    tensors: Vec<TensorProto>,
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<NodeProto>,
+    pub(crate) tensors: Vec<TensorProto>,
 }
 
 impl Graph {
@@ -271,7 +274,13 @@ impl Graph {
         self.node("Transpose", &["flat"], "end2end", vec![ints("perm", &[0, 2, 1])]);
     }
 
-    fn node(&mut self, op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) {
+    pub(crate) fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<AttributeProto>,
+    ) {
         self.nodes.push(NodeProto {
             input: inputs.iter().map(|&s| s.to_owned()).collect(),
             output: vec![output.to_owned()],
@@ -300,12 +309,12 @@ impl Graph {
         self.nodes.splice(0..0, constants);
     }
 
-    fn float(&mut self, name: &str, dims: &[i64], values: &[f32]) {
+    pub(crate) fn float(&mut self, name: &str, dims: &[i64], values: &[f32]) {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.tensor(name, dims, FLOAT, raw);
     }
 
-    fn int64(&mut self, name: &str, dims: &[i64], values: &[i64]) {
+    pub(crate) fn int64(&mut self, name: &str, dims: &[i64], values: &[i64]) {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.tensor(name, dims, INT64, raw);
     }
@@ -320,7 +329,7 @@ impl Graph {
         });
     }
 
-    fn finish(
+    pub(crate) fn finish(
         self,
         input: ValueInfoProto,
         output: ValueInfoProto,
@@ -350,11 +359,11 @@ impl Graph {
     }
 }
 
-fn int(name: &str, i: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.to_owned(), i, r#type: INT, ..AttributeProto::default() }
 }
 
-fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto {
         name: name.to_owned(),
         ints: ints.to_vec(),
@@ -363,7 +372,7 @@ fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     }
 }
 
-fn dim(fixed: Option<usize>, name: &str) -> DimensionProto {
+pub(crate) fn dim(fixed: Option<usize>, name: &str) -> DimensionProto {
     let value = match fixed {
         Some(n) => DimensionValue::Value(n as i64),
         None => DimensionValue::Param(name.to_owned()),
@@ -371,7 +380,7 @@ fn dim(fixed: Option<usize>, name: &str) -> DimensionProto {
     DimensionProto { value: Some(value) }
 }
 
-fn value(name: &str, dim: Vec<DimensionProto>) -> ValueInfoProto {
+pub(crate) fn value(name: &str, dim: Vec<DimensionProto>) -> ValueInfoProto {
     ValueInfoProto {
         name: name.to_owned(),
         r#type: Some(TypeProto {

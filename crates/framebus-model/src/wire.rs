@@ -7,17 +7,17 @@ use bytes::Bytes;
 
 /// One field of a message.
 #[derive(Debug, Clone)]
-pub(super) struct Field {
-    pub(super) number: u64,
+pub(crate) struct Field {
+    pub(crate) number: u64,
     /// Key and value, as in the file.
-    pub(super) raw: Bytes,
+    pub(crate) raw: Bytes,
     /// The value of a string, bytes or message; empty for numbers.
-    pub(super) content: Bytes,
+    pub(crate) content: Bytes,
 }
 
 /// The fields of a message in the order of the file; `None` where it is damaged.
 /// Shares the message's memory.
-pub(super) fn fields(message: &Bytes) -> Option<Vec<Field>> {
+pub(crate) fn fields(message: &Bytes) -> Option<Vec<Field>> {
     let mut fields = Vec::new();
     let mut at = 0;
     while at < message.len() {
@@ -48,7 +48,7 @@ pub(super) fn fields(message: &Bytes) -> Option<Vec<Field>> {
 }
 
 /// Key and length of a string, bytes or message field, which its content follows.
-pub(super) fn header(number: u64, length: usize) -> Vec<u8> {
+pub(crate) fn header(number: u64, length: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12);
     put_varint(number << 3 | 2, &mut bytes);
     put_varint(length as u64, &mut bytes);
@@ -56,7 +56,7 @@ pub(super) fn header(number: u64, length: usize) -> Vec<u8> {
 }
 
 /// A whole string, bytes or message field.
-pub(super) fn field(number: u64, content: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u64, content: &[u8]) -> Vec<u8> {
     let mut bytes = header(number, content.len());
     bytes.extend_from_slice(content);
     bytes
@@ -64,7 +64,7 @@ pub(super) fn field(number: u64, content: &[u8]) -> Vec<u8> {
 
 /// The message with the content of every field `number` replaced by what `edit` makes of
 /// it, given how many such fields came before; all other bytes stay.
-pub(super) fn edit(
+pub(crate) fn edit(
     message: &Bytes,
     number: u64,
     mut edit: impl FnMut(usize, &Bytes) -> Option<Vec<u8>>,
@@ -80,6 +80,24 @@ pub(super) fn edit(
         }
     }
     Some(bytes)
+}
+
+/// The message with the number field `number` set to `value`; all other bytes stay.
+pub(crate) fn with_number(message: &Bytes, number: u64, value: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(message.len() + 4);
+    for part in fields(message)?.iter().filter(|part| part.number != number) {
+        bytes.extend_from_slice(&part.raw);
+    }
+    bytes.extend(self::number(number, value));
+    Some(bytes)
+}
+
+/// A whole number field.
+pub(crate) fn number(number: u64, value: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(12);
+    put_varint(number << 3, &mut bytes);
+    put_varint(value, &mut bytes);
+    bytes
 }
 
 fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
@@ -123,6 +141,9 @@ mod tests {
         let longer = edit(&message, 2, |_, _| Some(vec![b'x'; 300])).expect("edit");
         let parts = fields(&Bytes::from(longer)).expect("whole");
         assert_eq!((parts[1].content.len(), parts[2].raw.len()), (300, 6));
+        let other = with_number(&message, 1, 70_000).expect("edit");
+        assert_eq!(other[..message.len() - 3], message[3..]);
+        assert_eq!(other[message.len() - 3..], [0x08, 0xf0, 0xa2, 0x04]);
         for length in 1..message.len() {
             // A cut inside a field is seen; a cut between two is a shorter message.
             let cut = fields(&message.slice(..length));
