@@ -171,12 +171,13 @@ impl WithSimd for Pass<'_> {
 /// A logit that no score over `confidence` lies below: the scan lets a few ulp too
 /// much through, and the score itself is compared afterwards. −∞ for 0, the
 /// largest number for 1.
-fn logit_below(confidence: f32) -> f32 {
+#[must_use]
+pub fn logit_below(confidence: f32) -> f32 {
     let confidence = f64::from(confidence);
     ((confidence / (1.0 - confidence)).ln() as f32).next_down()
 }
 
-fn sigmoid(logit: f32) -> f32 {
+pub(crate) fn sigmoid(logit: f32) -> f32 {
     (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
 }
 

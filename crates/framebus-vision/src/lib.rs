@@ -51,7 +51,7 @@ pub use heads::{HeadOutput, HeadScale};
 pub use letterbox::Letterbox;
 pub use motion::{Motion, MotionSettings};
 pub use nms::{Nms, NmsCounts, iou};
-pub use postprocess::{Counts, Postprocess, Thresholds};
+pub use postprocess::{Cell, Counts, Postprocess, Thresholds};
 pub use resample::{ResampleError, Resampler};
 pub use scene::{Scene, Sight};
 pub use yolo::{Candidate, DecodeCounts, DecodeError, Decoder, DenseOutput, Layout};

@@ -1,10 +1,10 @@
 //! From a network's output to detections in source pixels, in one call.
 
 use crate::detection::Detection;
-use crate::heads::{HeadDecoder, HeadOutput};
+use crate::heads::{HeadDecoder, HeadOutput, sigmoid};
 use crate::letterbox::Letterbox;
 use crate::nms::{Nms, NmsCounts};
-use crate::yolo::{Candidate, DecodeCounts, DecodeError, Decoder, DenseOutput, Layout};
+use crate::yolo::{Candidate, DecodeCounts, DecodeError, Decoder, DenseOutput, Layout, Sieve};
 
 /// Which boxes to keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,6 +103,51 @@ impl Postprocess {
         let kept = self.nms.run(&self.candidates, thresholds.iou, thresholds.max_detections);
         Ok(finish(&self.candidates, decoded, kept, letterbox, out))
     }
+
+    /// As [`Self::run_heads`] where a GPU has read the maps: `cells` are those that
+    /// reach [`heads::logit_below`](crate::heads::logit_below) of the confidence, in the
+    /// order of the maps, and `non_finite` the broken values that it met.
+    ///
+    /// # Errors
+    /// [`DecodeError::Threshold`]; `out` is then empty.
+    pub fn run_cells(
+        &mut self,
+        cells: impl IntoIterator<Item = Cell>,
+        non_finite: u32,
+        thresholds: &Thresholds<'_>,
+        letterbox: &Letterbox,
+        out: &mut Vec<Detection>,
+    ) -> Result<Counts, DecodeError> {
+        out.clear();
+        thresholds.check()?;
+        self.candidates.clear();
+        let mut sieve = Sieve {
+            confidence: thresholds.confidence,
+            classes: thresholds.classes,
+            out: &mut self.candidates,
+            counts: DecodeCounts { non_finite, ..DecodeCounts::default() },
+        };
+        for Cell { bbox, logit, class } in cells {
+            let score = sigmoid(logit);
+            if score > thresholds.confidence {
+                sieve.push(bbox, score, class);
+            }
+        }
+        let decoded = sieve.counts;
+        let kept = self.nms.run(&self.candidates, thresholds.iou, thresholds.max_detections);
+        Ok(finish(&self.candidates, decoded, kept, letterbox, out))
+    }
+}
+
+/// A cell of a cut head whose best class may pass, as somebody else decoded it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cell {
+    /// Left, top, right, bottom in network pixels.
+    pub bbox: [f32; 4],
+    /// Largest class logit.
+    pub logit: f32,
+    /// Its class.
+    pub class: u32,
 }
 
 impl Thresholds<'_> {

@@ -28,6 +28,7 @@ mod taps;
 
 use crate::frame::{ChromaSite, Colour, FrameError, FrameView, Planes, Region};
 use crate::letterbox::Letterbox;
+pub use colour::ToRgbCodes;
 use colour::{Channel, ToRgb, plain_row};
 use pick::Picker;
 use pulp::{Arch, NullaryFnOnce, Simd};
