@@ -1,8 +1,8 @@
 //! Valid values → the model. Only called when there is no error.
 
 use crate::model::{
-    Bus, Camera, Checks, Config, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace,
-    PictureChecks, Precision, RtspTransport, Sink, SinkKind, Triton, TritonTransport, Up,
+    Bus, Camera, Checks, Config, Decoder, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace,
+    PictureChecks, Precision, RtspTransport, Sink, SinkKind, TensorRt, Triton, TritonTransport, Up,
 };
 use crate::parse::{Document, Entry};
 use crate::spec::section;
@@ -59,6 +59,7 @@ pub(crate) fn config(document: &Document, file: &Path) -> Config {
         log: one(document, "log", log),
         model: one(document, "model", model),
         triton: one(document, "triton", triton),
+        tensorrt: one(document, "tensorrt", tensorrt),
         up: one(document, "up", up),
         cameras: document.entries("camera").map(camera).collect(),
         sinks: document.entries("sink").map(sink).collect(),
@@ -149,6 +150,17 @@ fn triton(entry: &Entry) -> Triton {
     }
 }
 
+fn tensorrt(entry: &Entry) -> TensorRt {
+    TensorRt {
+        library: get_option!(entry, "library", Path),
+        device: int!(entry, "device"),
+        max_batch: int!(entry, "max_batch"),
+        workspace_mib: get_option!(entry, "workspace_mib", Int),
+        optimization_level: int!(entry, "optimization_level"),
+        graphs: get!(entry, "graphs", Bool),
+    }
+}
+
 fn camera(entry: &Entry) -> Camera {
     let parsed = get!(entry, "source", Source);
     let mut camera = camera_at(name(entry, "name"), parsed.source, entry);
@@ -186,6 +198,7 @@ pub(crate) fn camera_at(name: CameraName, source: crate::Source, entry: &Entry) 
         reconnect_max_ms: int!(entry, "reconnect_max_ms"),
         max_age_ms: int!(entry, "max_age_ms"),
         weight: int!(entry, "weight"),
+        decoder: word!(entry, "decoder", Decoder),
         decoder_threads: int!(entry, "decoder_threads"),
         cores: get!(entry, "cores", Cores),
         nice: int!(entry, "nice"),
@@ -248,6 +261,12 @@ impl Default for Log {
 impl Default for Triton {
     fn default() -> Self {
         triton(&Entry::new(section("triton")))
+    }
+}
+
+impl Default for TensorRt {
+    fn default() -> Self {
+        tensorrt(&Entry::new(section("tensorrt")))
     }
 }
 

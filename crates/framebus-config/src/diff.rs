@@ -8,7 +8,7 @@ pub struct Diff {
     /// Something that every process depends on changed: `instance`, `[bus]`, `[log]`, or
     /// the sizes of the bus. All processes start anew.
     pub everything: bool,
-    /// `[model]` or `[triton]` changed: inference starts anew.
+    /// `[model]`, `[triton]` or `[tensorrt]` changed: inference starts anew.
     pub model: bool,
     /// `[up]` changed: the supervisor takes it over in place.
     pub up: bool,
@@ -36,7 +36,9 @@ impl Diff {
             named(old.enabled_sinks(), new.enabled_sinks(), |sink| sink.name.as_str());
         Self {
             everything: old.instance != new.instance || old.bus != new.bus || old.log != new.log,
-            model: old.model != new.model || old.triton != new.triton,
+            model: old.model != new.model
+                || old.triton != new.triton
+                || old.tensorrt != new.tensorrt,
             up: old.up != new.up,
             cameras_added,
             cameras_removed,

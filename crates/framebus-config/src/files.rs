@@ -79,7 +79,7 @@ fn unreadable(error: &io::Error, what: &str) -> String {
 }
 
 /// Whether the files that a configuration names exist: the model, certificates for a
-/// Triton server that is used, file sources of enabled cameras, and the folders that enabled
+/// Triton server that is used, TensorRT where it is named, file sources of enabled cameras, and the folders that enabled
 /// sinks write to.
 ///
 /// Kept out of [`parse`] because a configuration is often checked on another machine than the
@@ -119,6 +119,12 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
                 report("triton", 0, "", key, problem);
             }
         }
+    }
+    if config.model.backend.names(BackendName::TensorRt)
+        && let Some(problem) =
+            config.tensorrt.library.as_ref().and_then(|path| missing(path, "file or folder"))
+    {
+        report("tensorrt", 0, "", "library", problem);
     }
     for (index, camera) in config.cameras.iter().enumerate().filter(|(_, c)| c.enabled) {
         let (path, what) = match &camera.source {

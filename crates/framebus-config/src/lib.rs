@@ -50,9 +50,9 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, ConfigErrors};
 pub use files::{check_files, load, load_applied, whereabouts};
 pub use model::{
-    Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Config, Delivery, InputShape,
-    JsonlPath, Log, LogFormat, LogLevel, Mode, Model, Pace, PictureChecks, Precision,
-    RtspTransport, Sink, SinkKind, Triton, TritonTransport, Up,
+    Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Config, Decoder, Delivery,
+    InputShape, JsonlPath, Log, LogFormat, LogLevel, Mode, Model, Pace, PictureChecks, Precision,
+    RtspTransport, Sink, SinkKind, TensorRt, Triton, TritonTransport, Up,
 };
 pub use name::{CameraName, InstanceName, NameError, SinkName};
 pub use parse::parse;

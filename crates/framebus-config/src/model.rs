@@ -18,6 +18,8 @@ pub struct Config {
     pub model: Model,
     /// The server of the `triton` backend, whether or not that is used.
     pub triton: Triton,
+    /// The GPU of the `tensorrt` backend, whether or not that is used.
+    pub tensorrt: TensorRt,
     /// How `framebus up` keeps the processes alive.
     pub up: Up,
     /// At least one camera; names are unique.
@@ -154,6 +156,8 @@ pub struct Camera {
     pub max_age_ms: u64,
     /// Share of the inference when it is overloaded, relative to the other cameras.
     pub weight: u32,
+    /// What decodes compressed video.
+    pub decoder: Decoder,
     /// Threads of a software decoder; 0 = as the source needs it.
     pub decoder_threads: usize,
     /// CPU numbers that this camera's capture may use; empty = all.
@@ -358,7 +362,9 @@ macro_rules! choice {
 }
 
 // Below the macro, which it uses.
+mod tensorrt;
 mod triton;
+pub use tensorrt::TensorRt;
 pub use triton::{Triton, TritonTransport};
 
 choice! {
@@ -468,5 +474,21 @@ choice! {
         Udp = "udp",
         /// Datagrams first, TCP if none arrive.
         Auto = "auto",
+    }
+}
+
+choice! {
+    /// `camera.decoder`.
+    Decoder {
+        /// Hardware that GStreamer offers, else software.
+        Auto = "auto",
+        /// The processor.
+        Software = "software",
+        /// NVDEC: `nvcodec`, on Jetson `nvv4l2decoder`.
+        Nvidia = "nvidia",
+        /// VA-API: Intel and AMD.
+        Va = "va",
+        /// Decoders of the kernel: `v4l2codecs` and `v4l2`.
+        V4l2 = "v4l2",
     }
 }

@@ -6,6 +6,7 @@
 mod camera;
 mod model;
 mod service;
+mod tensorrt;
 mod triton;
 
 use crate::model::{BackendName, LogFormat, LogLevel};
@@ -188,7 +189,7 @@ const MS: &str = "milliseconds";
 const S: &str = "seconds";
 
 /// In the order of `configs/framebus.toml`. The first is the top of the file.
-pub(crate) static SECTIONS: [Section; 8] = [
+pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "",
         array: false,
@@ -222,6 +223,15 @@ pub(crate) static SECTIONS: [Section; 8] = [
               names \"triton\".",
         also: &["tritonserver", "triton_server", "trtis", "server", "grpc"],
         keys: &triton::TRITON,
+    },
+    Section {
+        name: "tensorrt",
+        array: false,
+        required: false,
+        doc: "The NVIDIA GPU that the tensorrt backend uses; used where model.backend names \
+              \"tensorrt\".",
+        also: &["trt", "nvidia", "cuda", "gpu"],
+        keys: &tensorrt::TENSORRT,
     },
     Section {
         name: "camera",

@@ -1,7 +1,7 @@
 //! The files in `configs/`: each loads, and `framebus.toml` says exactly what the code does.
 
 use framebus_config::{
-    Bus, Camera, CameraName, Config, Log, Model, Source, TestPattern, Triton, Up,
+    Bus, Camera, CameraName, Config, Log, Model, Source, TensorRt, TestPattern, Triton, Up,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ fn framebus_toml_documents_every_key_with_the_default_of_the_code() {
         }
         keys += 1;
     });
-    assert_eq!(keys, 80, "a new key: is it in the table, the model and the tests?");
+    assert_eq!(keys, 87, "a new key: is it in the table, the model and the tests?");
 
     // Uncommented defaults change nothing; only keys without a default appear.
     // These hold for other values of source and url only.
@@ -121,6 +121,8 @@ fn framebus_toml_documents_every_key_with_the_default_of_the_code() {
     assert_eq!(explicit.triton.model.take().as_deref(), Some("yolov8n"));
     assert_eq!(explicit.triton.version.take().as_deref(), Some("1"));
     assert!(explicit.triton.token.take().is_some());
+    assert!(explicit.tensorrt.library.take().is_some());
+    assert_eq!(explicit.tensorrt.workspace_mib.take(), Some(1024));
     assert_eq!(explicit, defaults);
 }
 
@@ -194,6 +196,7 @@ fn the_constructors_have_the_defaults_of_the_file() {
     let config = parse(text, Path::new("x.toml"));
     assert_eq!(config.model, Model::new("a.onnx"));
     assert_eq!(config.triton, Triton::default());
+    assert_eq!(config.tensorrt, TensorRt::default());
     assert_eq!(config.bus, Bus::default());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.up, Up::default());

@@ -127,6 +127,13 @@ fn every_value_arrives_where_it_belongs() {
         ca = "/ca.pem"
         cert = "c.pem"
         key = "k.pem"
+        [tensorrt]
+        library = "lib"
+        device = 1
+        max_batch = 8
+        workspace_mib = 512
+        optimization_level = 5
+        graphs = true
         [[camera]]
         name = "a"
         source = "file:x.mp4"
@@ -143,6 +150,7 @@ fn every_value_arrives_where_it_belongs() {
         reconnect_max_ms = 200
         max_age_ms = 0
         weight = 7
+        decoder = "nvidia"
         decoder_threads = 3
         cores = [1]
         nice = 4
@@ -217,6 +225,15 @@ fn every_value_arrives_where_it_belongs() {
         key: Some("/etc/k.pem".into()),
     };
     assert_eq!(config.triton, triton);
+    let tensorrt = TensorRt {
+        library: Some("/etc/lib".into()),
+        device: 1,
+        max_batch: 8,
+        workspace_mib: Some(512),
+        optimization_level: 5,
+        graphs: true,
+    };
+    assert_eq!(config.tensorrt, tensorrt);
     assert!(!format!("{config:?}").contains("hunter2"));
     let camera = Camera {
         name: name("a"),
@@ -236,6 +253,7 @@ fn every_value_arrives_where_it_belongs() {
         reconnect_max_ms: 200,
         max_age_ms: 0,
         weight: 7,
+        decoder: Decoder::Nvidia,
         decoder_threads: 3,
         cores: vec![1],
         nice: 4,

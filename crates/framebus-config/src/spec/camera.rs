@@ -1,9 +1,9 @@
 //! Keys of `[[camera]]`.
 
 use super::{Default, Key, Kind, MS, S, key};
-use crate::model::{Checks, Delivery, Pace, RtspTransport};
+use crate::model::{Checks, Decoder, Delivery, Pace, RtspTransport};
 
-pub(super) static CAMERA: [Key; 36] = [
+pub(super) static CAMERA: [Key; 37] = [
     key("name", Kind::Name { max_bytes: 31 }, Default::Required("name = \"front\""))
         .doc("Unique name.", "It appears in results, logs and metrics.")
         .also(&["id", "label", "title"]),
@@ -116,6 +116,15 @@ pub(super) static CAMERA: [Key; 36] = [
              waits for its first.",
         )
         .also(&["priority", "share"]),
+    key("decoder", Kind::Word(Decoder::NAMES), Default::Word("auto"))
+        .doc(
+            "What decodes compressed video. \"auto\": hardware that GStreamer offers (NVIDIA, then \
+             VA, then V4L2), else software. Every other word takes that alone, and the camera \
+             fails where it is missing. Pictures and raw video have no decoder.",
+            "Hardware leaves the cores to inference; with max_width, NVIDIA's and VA's also scale \
+             down before a frame leaves the device.",
+        )
+        .also(&["hwaccel", "hw_accel", "hardware", "decode", "codec", "nvdec"]),
     key("decoder_threads", Kind::Int { min: 0, max: 64, unit: "" }, Default::Int(0))
         .doc(
             "Threads of a libav software decoder; 0 means one for live sources and files in real time, \

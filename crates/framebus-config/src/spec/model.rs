@@ -15,10 +15,10 @@ pub(super) static MODEL: [Key; 14] = [
     key("backend", Kind::Backends, Default::Word("auto"))
         .doc(
             "What runs the model: \"auto\", or a list in the order of preference out of \
-             \"openvino\", \"tensorrt\" and \"triton\" (a server; see [triton]). The first \
-             that works is taken.",
-            "\"auto\" is openvino. It never takes triton, which needs a server and has to be \
-             named. tensorrt is not in this version and is refused with a sentence that says so.",
+             \"openvino\", \"tensorrt\" (an NVIDIA GPU; see [tensorrt]) and \"triton\" (a server; \
+             see [triton]). The first that works is taken.",
+            "\"auto\" is openvino. It never takes triton, which needs a server, nor tensorrt, which \
+             has not been tried on a real GPU yet (docs/gpu.md): both have to be named.",
         )
         .also(&["backends", "engine", "device", "runtime"]),
     key("input", Kind::Input, Default::Word("auto"))
