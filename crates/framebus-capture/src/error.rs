@@ -42,6 +42,14 @@ pub enum CaptureError {
         /// Debian package that has it.
         package: &'static str,
     },
+    /// The decoder that the camera is to have is not there.
+    #[error("decoder = \"{choice}\": GStreamer has no such decoder; {needs}")]
+    Decoder {
+        /// The word in the configuration.
+        choice: &'static str,
+        /// What has to be installed.
+        needs: &'static str,
+    },
     /// GStreamer itself does not start.
     #[error("GStreamer cannot be initialised; is it installed completely?")]
     Init(#[source] gst::glib::Error),

@@ -1,7 +1,7 @@
 //! GStreamer's errors as one clear sentence, without credentials.
 
 use crate::error::CaptureError;
-use framebus_config::Source;
+use framebus_config::{Decoder, Source};
 use framebus_service::Shutdown;
 use gst::glib;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -45,9 +45,10 @@ pub(crate) fn parse_error(message: &str) -> String {
 }
 
 /// What an ERROR message means. `debug` is only read: it repeats addresses.
-/// `missing` is the decoder that GStreamer has announced as missing.
+/// `choice` is the camera's decoder, `missing` the one that GStreamer has announced as missing.
 pub(crate) fn error(
     source: &Source,
+    choice: Decoder,
     error: &glib::Error,
     debug: &str,
     missing: Option<&str>,
@@ -57,6 +58,10 @@ pub(crate) fn error(
     {
         // Streams that are no video count as missing too, without being announced.
         return match missing {
+            Some(format) if !matches!(choice, Decoder::Auto | Decoder::Software) => format!(
+                "no {choice} decoder takes {format}, or it does not start: is its driver loaded? \
+                 decoder = \"auto\" falls back to software"
+            ),
             Some(format) => format!(
                 "no decoder for {format}; install the GStreamer plugin that has it, most likely gstreamer1.0-libav"
             ),
@@ -206,7 +211,7 @@ mod tests {
     }
 
     fn of(source: &Source, error: glib::Error, debug: &str) -> String {
-        super::error(source, &error, debug, Some("H.266 (video/x-h266)"))
+        super::error(source, Decoder::Auto, &error, debug, Some("H.266 (video/x-h266)"))
     }
 
     #[test]
@@ -236,6 +241,9 @@ mod tests {
             of(&file, missing, ""),
             "no decoder for H.266 (video/x-h266); install the GStreamer plugin that has it, most likely gstreamer1.0-libav"
         );
+        let missing = glib::Error::new(gst::StreamError::CodecNotFound, "Your installation …");
+        let nvidia = error(&file, Decoder::Nvidia, &missing, "", Some("H.264"));
+        assert!(nvidia.starts_with("no nvidia decoder takes H.264, or it does not"), "{nvidia}");
         let other = glib::Error::new(gst::StreamError::TypeNotFound, "Could not determine type.");
         assert_eq!(of(&file, other, ""), "neither a video nor a picture that GStreamer knows");
     }

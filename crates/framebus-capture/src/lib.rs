@@ -2,8 +2,8 @@
 //!
 //! Order of reading: [`run`] → `supervise` (connect, watch, reconnect, end; `host`: and
 //! reload; `watch`: what is noted of one connection; `inflow`: before anything is decoded) →
-//! `pipeline` (what stands behind every source) → `source` (what stands in front) →
-//! `tap` (a frame's way through the pipeline and onto the bus) → `convert`
+//! `pipeline` (what stands behind every source) → `source` (what stands in front;
+//! `decoder`: which element decodes, `device`: hardware's frames into our memory) → `tap` (a frame's way through the pipeline and onto the bus) → `convert`
 //! (the decoder's I420 becomes NV12) → `publish` (header, counters, send). Frames that
 //! GStreamer has to convert: `pool`. Pictures take no pipeline: `picture`.
 //! Cheaper frames: `motion` (does anything move?), `idle`, `gate` and `sizes` (what need
@@ -12,10 +12,11 @@
 //!
 //! Pixels: the decoder's I420 is interleaved into NV12 in a loaned sample, and the
 //! sample is sent. Where size, colours or bits change, `videoconvertscale` writes the
-//! NV12 straight into a loaned sample. Nothing is copied as long as nobody but the
-//! probe in front of the `fakesink` holds that buffer; where somebody does, and where
-//! the decoder delivers NV12 itself, the frame is copied once into a loan, and counted
-//! as such.
+//! NV12 straight into a loaned sample, and so does a hardware decoder, or the element that
+//! brings its frames out of the device, when it fills a fresh buffer for each frame. Nothing
+//! is copied as long as nobody but the probe holds that buffer; where somebody does, and
+//! where NV12 comes in memory of the decoder's own, the frame is copied once into a loan, and
+//! counted as such.
 //!
 //! Threads: the main thread supervises and alone says the state; one GStreamer
 //! streaming thread carries a frame from the decoder through the converter to
@@ -25,11 +26,17 @@
 //! enters the decoder.
 
 mod convert;
+mod decoder;
+mod device;
+#[cfg(test)]
+mod doubles;
 mod drought;
 mod error;
 mod explain;
 mod faults;
 mod gate;
+#[cfg(test)]
+mod hardware_tests;
 mod host;
 mod idle;
 mod inflow;

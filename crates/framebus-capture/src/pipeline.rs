@@ -5,6 +5,7 @@
 //!                          ↑ arrival, rate limit, direct way     ↑ allocation, publish
 //! ```
 
+use crate::device;
 use crate::error::CaptureError;
 use crate::explain;
 use crate::host::Host;
@@ -118,15 +119,29 @@ impl Session {
             .is_some_and(|pad| pad.peer_query(&mut latency) && latency.result().0)
     }
 
-    /// Name of the element that decodes, if there is one.
-    pub(crate) fn decoder(&self) -> Option<String> {
+    /// The element that decodes, if there is one.
+    pub(crate) fn decoder(&self) -> Option<gst::Element> {
         let mut elements = self.pipeline.iterate_recurse();
         while let Ok(Some(element)) = elements.next() {
             if threads::is_video_decoder(&element) {
-                return element.factory().map(|factory| factory.name().to_string());
+                return Some(element);
             }
         }
         None
+    }
+
+    /// Name of the element that converts frames where the decoder left them, outside of our
+    /// memory.
+    pub(crate) fn converter(&self) -> Option<String> {
+        let element = self.pipeline.by_name(device::CONVERTER)?;
+        element.factory().map(|factory| factory.name().to_string())
+    }
+
+    /// Stops a pipeline that is known to stop.
+    #[cfg(test)]
+    pub(crate) fn end(mut self) {
+        let _ = self.start.take().map(JoinHandle::join);
+        let _ = self.pipeline.set_state(gst::State::Null);
     }
 
     /// Stops the pipeline and waits for it, within a bound: GStreamer joins

@@ -81,14 +81,24 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(service: &Service, camera: &Camera, vitals: Arc<Vitals>) -> Self {
+        Self::over(service.bus().clone(), service.shutdown().clone(), camera, vitals)
+    }
+
+    /// Without a service around it.
+    pub(crate) fn over(
+        bus: Arc<Bus>,
+        shutdown: Shutdown,
+        camera: &Camera,
+        vitals: Arc<Vitals>,
+    ) -> Self {
         Self {
-            bus: service.bus().clone(),
+            bus,
             camera: camera.name.to_string(),
             delivery: match camera.delivery {
                 framebus_config::Delivery::Latest => Delivery::Latest,
                 framebus_config::Delivery::EveryFrame => Delivery::EveryFrame,
             },
-            shutdown: service.shutdown().clone(),
+            shutdown,
             vitals,
             epoch_ns: clock::wall_ns(),
             publisher: Mutex::new(None),

@@ -1,8 +1,11 @@
 //! What stands in front of the converter: one constructor per kind of source.
 
+use crate::decoder;
+use crate::device;
 use crate::error::CaptureError;
 use crate::explain;
 use crate::inflow::Inflow;
+use crate::threads;
 use framebus_config::{Camera, Delivery, GstPipeline, RtspTransport, Source, TestPattern};
 use gst::{glib, prelude::*};
 use std::path::Path;
@@ -34,17 +37,29 @@ pub(crate) fn attach(
     inflow: &Arc<Inflow>,
 ) -> Result<(), CaptureError> {
     let broken = |error: glib::BoolError| explain::broken(&camera.source, &error.message);
+    let max_width = camera.max_width;
+    // A test pattern has no decoder; a user's own pipeline says itself where frames go.
+    if !matches!(camera.source, Source::Test(_)) {
+        decoder::choose(camera.decoder)?;
+    }
+    if !matches!(camera.source, Source::Test(_) | Source::Gst(_)) {
+        pipeline.connect_deep_element_added(move |_, _, element| {
+            if threads::is_video_decoder(element) {
+                device::prefer(element, max_width);
+            }
+        });
+    }
     match &camera.source {
         Source::Rtsp(url) => {
             let rtsp = rtsp(url.as_str(), camera)?;
             pipeline.add(&rtsp).map_err(broken)?;
-            decode_each_pad(&rtsp, pipeline, head, inflow);
+            decode_each_pad(&rtsp, pipeline, head, max_width, inflow);
         }
         Source::File(path) => {
             check_file(&camera.source, path)?;
             let file = make("filesrc")?;
             file.set_property("location", path);
-            decoded(pipeline, &file, head).map_err(broken)?;
+            decoded(pipeline, &file, head, max_width).map_err(broken)?;
         }
         Source::V4l2(device) => {
             if !device.exists() {
@@ -52,7 +67,7 @@ pub(crate) fn attach(
             }
             let v4l2 = make("v4l2src")?;
             v4l2.set_property("device", device.to_string_lossy().as_ref());
-            decoded(pipeline, &v4l2, head).map_err(broken)?;
+            decoded(pipeline, &v4l2, head, max_width).map_err(broken)?;
         }
         Source::Test(test) => {
             let live = camera.delivery == Delivery::Latest;
@@ -112,6 +127,7 @@ fn decode_each_pad(
     source: &gst::Element,
     pipeline: &gst::Pipeline,
     head: &gst::Element,
+    max_width: Option<u32>,
     inflow: &Arc<Inflow>,
 ) {
     let (pipeline, head, inflow) = (pipeline.downgrade(), head.downgrade(), inflow.clone());
@@ -122,7 +138,7 @@ fn decode_each_pad(
             return;
         }
         inflow.watch(pad);
-        let linked = decoder(&head).and_then(|decoder| {
+        let linked = decodebin(&head, max_width).and_then(|decoder| {
             pipeline.add(&decoder)?;
             decoder.sync_state_with_parent()?;
             let sink = decoder
@@ -142,8 +158,9 @@ fn decoded(
     pipeline: &gst::Pipeline,
     source: &gst::Element,
     head: &gst::Element,
+    max_width: Option<u32>,
 ) -> Result<(), glib::BoolError> {
-    let decoder = decoder(head)?;
+    let decoder = decodebin(head, max_width)?;
     let weak = head.downgrade();
     decoder.connect_no_more_pads(move |decoder| {
         let linked = weak
@@ -159,8 +176,8 @@ fn decoded(
 }
 
 /// A `decodebin` for video alone: other streams get no decoder and no pad.
-/// Which decoder is GStreamer's choice by rank, hardware before software.
-fn decoder(head: &gst::Element) -> Result<gst::Element, glib::BoolError> {
+/// Which decoder it takes has been chosen by [`decoder::choose`].
+fn decodebin(head: &gst::Element, max_width: Option<u32>) -> Result<gst::Element, glib::BoolError> {
     let any_memory = gst::Caps::builder("video/x-raw").any_features().build();
     let decoder = gst::ElementFactory::make("decodebin")
         .property("caps", any_memory)
@@ -169,55 +186,25 @@ fn decoder(head: &gst::Element) -> Result<gst::Element, glib::BoolError> {
     let head = head.downgrade();
     decoder.connect_pad_added(move |decoder, pad| {
         let Some(head) = head.upgrade() else { return };
-        if let Err(error) = link_video(pad, &head) {
+        if let Err(error) = link_video(pad, &head, max_width) {
             gst::element_error!(decoder, gst::StreamError::WrongType, ("{}", error.message));
         }
     });
     Ok(decoder)
 }
 
-/// Links the first video pad; where a hardware decoder keeps its frames in its
-/// own memory, through the element that brings them into ours.
-fn link_video(pad: &gst::Pad, head: &gst::Element) -> Result<(), glib::BoolError> {
+/// Links the first video pad.
+fn link_video(
+    pad: &gst::Pad,
+    head: &gst::Element,
+    max_width: Option<u32>,
+) -> Result<(), glib::BoolError> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
     let is_video = caps.structure(0).is_some_and(|s| s.name() == "video/x-raw");
-    let sink = head.static_pad("sink").ok_or_else(|| glib::bool_error!("no pad to link to"))?;
-    if !is_video || sink.is_linked() {
+    if !is_video || head.static_pad("sink").is_none_or(|sink| sink.is_linked()) {
         return Ok(());
     }
-    let memory = caps
-        .features(0)
-        .filter(|features| !features.is_any() && !features.contains("memory:SystemMemory"))
-        .and_then(|features| features.nth(0))
-        .map(|feature| feature.to_string());
-    let target = match memory.as_deref() {
-        None => sink,
-        Some(memory) => {
-            let download = downloader(memory)
-                .ok_or_else(|| glib::bool_error!("frames in {memory} cannot be read"))?;
-            let element = gst::ElementFactory::make(download).build()?;
-            let bin = head
-                .parent()
-                .and_downcast::<gst::Bin>()
-                .ok_or_else(|| glib::bool_error!("the pipeline is gone"))?;
-            bin.add(&element)?;
-            element.link(head)?;
-            element.sync_state_with_parent()?;
-            element.static_pad("sink").ok_or_else(|| glib::bool_error!("no pad to link to"))?
-        }
-    };
-    pad.link(&target).map_err(|error| glib::bool_error!("{error}"))?;
-    Ok(())
-}
-
-/// Element that copies frames out of a device's memory.
-fn downloader(memory: &str) -> Option<&'static str> {
-    match memory {
-        "memory:CUDAMemory" => Some("cudadownload"),
-        "memory:VAMemory" | "memory:DMABuf" => Some("vapostproc"),
-        "memory:GLMemory" => Some("gldownload"),
-        _ => None,
-    }
+    device::link(pad, &caps, head, max_width)
 }
 
 fn set_test(element: &gst::Element, test: &TestPattern, live: bool) {

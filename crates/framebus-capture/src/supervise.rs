@@ -120,8 +120,12 @@ impl Supervisor<'_> {
                 End::Failed(error) => error,
             };
             self.output.vitals().add(Counter::Errors, 1);
-            let fatal =
-                matches!(error, CaptureError::Pipeline { .. } | CaptureError::Element { .. });
+            let fatal = matches!(
+                error,
+                CaptureError::Pipeline { .. }
+                    | CaptureError::Element { .. }
+                    | CaptureError::Decoder { .. }
+            );
             // The bus may have room later; a file does not mend itself.
             if fatal || (is_file(source) && !matches!(error, CaptureError::Bus(_))) {
                 return Err(error);
@@ -178,7 +182,7 @@ impl Supervisor<'_> {
             }
         };
         // A short last part may have gone by between two looks.
-        watch.describe(&self.camera.source, self.output, &session);
+        watch.describe(self.camera, self.output, &session);
         self.left_behind.extend(session.stop(self.host));
         match end {
             End::Failed(CaptureError::Source { source_name, reason }) if watch.unconnected => {
@@ -214,7 +218,8 @@ impl Supervisor<'_> {
                 let debug = message.debug().map(|text| text.to_string()).unwrap_or_default();
                 watch.unconnected = explain::is_connect_error(&error, &debug);
                 let source = &self.camera.source;
-                let text = explain::error(source, &error, &debug, watch.missing());
+                let choice = self.camera.decoder;
+                let text = explain::error(source, choice, &error, &debug, watch.missing());
                 Some(End::Failed(explain::failure(source, &text)))
             }
             gst::MessageView::Warning(message) => {
@@ -269,7 +274,7 @@ impl Supervisor<'_> {
             Some(fault) => self.say(State::Degraded, &fault),
             None => self.say(State::Live, ""),
         }
-        watch.describe(&self.camera.source, self.output, session);
+        watch.describe(self.camera, self.output, session);
         let has_backlog = self.output.faults(|faults| faults.has_backlog(now_ns));
         (has_backlog == Some(true) && session.is_live()).then_some(End::Late)
     }
@@ -324,7 +329,7 @@ impl Supervisor<'_> {
                 self.output.vitals().add(Counter::Reconnects, 1);
             }
             self.say(State::Live, "");
-            watch.describe(&self.camera.source, self.output, session);
+            watch.describe(self.camera, self.output, session);
         }
         true
     }

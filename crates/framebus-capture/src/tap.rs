@@ -1,9 +1,9 @@
 //! What is noted of a frame on its way through the pipeline, and its way onto the bus.
 //!
-//! A frame that needs no converter ([`Writer::direct`]) is written into its sample where it arrives,
-//! and goes no further. Others pass the converter: converter and sink run in one thread, one
-//! frame at a time, so that what is noted of a frame at its arrival belongs to the next
-//! buffer at the sink.
+//! A frame that needs no converter ([`Writer::direct`]) is written into its sample where it
+//! arrives, and goes no further; one that arrives in a sample is sent as it is. Others pass the
+//! converter: converter and sink run in one thread, one frame at a time, so that what is noted
+//! of a frame at its arrival belongs to the next buffer at the sink.
 
 use crate::convert::{Writer, output_caps};
 use crate::faults::Faults;
@@ -86,9 +86,15 @@ pub(crate) fn watch_arrival(pad: &gst::Pad, filter: &gst::Element, tap: &Arc<Tap
         match tap.arrive(buffer) {
             Arrival::Convert => PadProbeReturn::Ok,
             Arrival::Over => PadProbeReturn::Handled,
+            Arrival::Direct(moment, writer) if writer.same => {
+                // Taken, so that the buffer is ours alone.
+                if let Some(gst::PadProbeData::Buffer(buffer)) = info.data.take() {
+                    info.flow_res = tap.send_or_write(buffer, &writer, moment);
+                }
+                PadProbeReturn::Handled
+            }
             Arrival::Direct(moment, writer) => {
-                let how = if writer.same { Counter::Copied } else { Counter::ZeroCopy };
-                info.flow_res = tap.write(buffer, &writer, moment, how);
+                info.flow_res = tap.write(buffer, &writer, moment, Counter::ZeroCopy);
                 PadProbeReturn::Handled
             }
         }
@@ -258,9 +264,19 @@ impl Tap {
             self.output.lose(Counter::LostBad);
             return Ok(gst::FlowSuccess::Ok);
         };
+        self.send_or_write(buffer, &writer, moment)
+    }
+
+    /// An NV12 frame: sent where it lies in a sample and is ours alone, else copied into one.
+    fn send_or_write(
+        &self,
+        buffer: gst::Buffer,
+        writer: &Writer,
+        moment: Moment,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         match take_loan(buffer, &writer.layout) {
             Ok(loan) => self.send(loan, &writer.layout, moment, Counter::ZeroCopy),
-            Err(buffer) => self.write(&buffer, &writer, moment, Counter::Copied),
+            Err(buffer) => self.write(&buffer, writer, moment, Counter::Copied),
         }
     }
 

@@ -6,6 +6,7 @@
 //! needs a fraction of one core. A recording that is read as fast as possible shares the
 //! machine with an inference that needs more than decoding does: half of the cores suffice.
 
+use crate::decoder::decodes_video;
 use framebus_config::{Camera, Pace, Source};
 use gst::prelude::*;
 
@@ -45,6 +46,5 @@ pub(crate) fn set(pipeline: &gst::Pipeline, camera: &Camera) {
 /// Whether an element decodes video.
 pub(crate) fn is_video_decoder(element: &gst::Element) -> bool {
     let Some(factory) = element.factory() else { return false };
-    let class = factory.metadata("klass").unwrap_or_default();
-    class.contains("Decoder") && (class.contains("Video") || class.contains("Image"))
+    decodes_video(factory.metadata("klass").unwrap_or_default())
 }

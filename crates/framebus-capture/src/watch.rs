@@ -1,10 +1,12 @@
 //! What is noted while one connection lasts.
 
+use crate::decoder;
 use crate::pipeline::Session;
 use crate::publish::{Output, Waiting};
-use framebus_config::Source;
+use framebus_config::{Camera, Decoder, Source};
 use framebus_service::clock;
-use framebus_types::{Counter, State};
+use framebus_types::{Counter, State, text};
+use gst::prelude::*;
 use std::collections::VecDeque;
 
 /// So many decoder errors within [`FAULTS_NS`] are a degraded camera.
@@ -83,7 +85,7 @@ impl Watch {
     }
 
     /// Says the size and what does the work.
-    pub(crate) fn describe(&mut self, source: &Source, output: &Output, session: &Session) {
+    pub(crate) fn describe(&mut self, camera: &Camera, output: &Output, session: &Session) {
         let Some((width, height)) = session.size() else { return };
         let vitals = output.vitals();
         let how = match (vitals.get(Counter::ZeroCopy), vitals.get(Counter::Copied)) {
@@ -96,13 +98,46 @@ impl Watch {
             return;
         }
         self.described = Some((width, height, how));
-        let origin = session.decoder().unwrap_or_else(|| match source {
-            Source::Test(_) => "videotestsrc".to_owned(),
-            _ => "raw video".to_owned(),
-        });
+        let before = vitals.snapshot().detail;
+        let origin = match session.decoder() {
+            Some(element) => {
+                decoded_by(camera, &element, session.converter(), text::unpack(&before))
+            }
+            None if matches!(camera.source, Source::Test(_)) => "videotestsrc".to_owned(),
+            None => "raw video".to_owned(),
+        };
         vitals.set_size(width, height);
         vitals.set_detail(&format!("{origin} → NV12 {width}x{height}, {how}"));
     }
+}
+
+/// What decodes, and what converts its frames before they are in our memory; logged where it
+/// is not what stood in the detail `before`.
+fn decoded_by(
+    camera: &Camera,
+    element: &gst::Element,
+    converter: Option<String>,
+    before: &str,
+) -> String {
+    let name = element.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
+    let origin = match converter {
+        Some(converter) => format!("{name}, {converter}"),
+        None => name,
+    };
+    if before.starts_with(&format!("{origin} ")) {
+        return origin;
+    }
+    tracing::info!(camera = %camera.name, decoder = origin, "decoding");
+    if camera.decoder == Decoder::Auto
+        && !matches!(camera.source, Source::Gst(_))
+        && let Some(hardware) = decoder::passed_over(element)
+    {
+        tracing::warn!(
+            camera = %camera.name,
+            "{hardware} did not start or refused the stream: {origin} decodes it on the processor"
+        );
+    }
+    origin
 }
 
 /// Says that the source waits for its readers, if it does.

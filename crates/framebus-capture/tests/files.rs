@@ -1,5 +1,9 @@
 //! Clips, pictures and pipelines that come to an end: complete, in order, once.
-#![allow(clippy::disallowed_methods, reason = "a reader that is slow on purpose")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a reader that is slow on purpose; what is skipped is said"
+)]
 
 mod common;
 
@@ -244,6 +248,38 @@ fn what_cannot_be_shown_ends_with_one_clear_message() {
         assert_eq!(errors.len(), 1, "{log}");
         assert!(errors[0].contains(message), "{log}");
         assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+#[test]
+fn the_decoder_is_the_one_that_was_asked_for() {
+    let source = "source = \"file:a.mp4\"\npace = \"fast\"\ndelivery = \"every-frame\"";
+    for decoder in ["software", "nvidia"] {
+        let mut rig = Rig::new("", &format!("{source}\ndecoder = \"{decoder}\""));
+        rig.clip("a.mp4", &CLIP.replace("num-buffers=90", "num-buffers=10"));
+        if decoder == "software" {
+            let reader = rig.reader(Delivery::EveryFrame);
+            rig.start();
+            assert_eq!(receive(&mut rig, &reader, |_| {}, 10), 10);
+            assert_eq!(rig.exit(), 0);
+            let detail = framebus_types::text::unpack(&rig.last().detail).to_owned();
+            assert_eq!(detail, "avdec_h264 → NV12 320x240, zero-copy");
+            let log = rig.log();
+            assert!(log.contains("decoding") && log.contains("avdec_h264"), "{log}");
+            continue;
+        }
+        let there = ["nvh264dec", "nvv4l2decoder", "nvh265dec"];
+        if there.iter().any(|name| gst::ElementFactory::find(name).is_some()) {
+            eprintln!("SKIPPED: this machine has NVIDIA's decoders");
+            continue;
+        }
+        rig.start();
+        assert_eq!(rig.exit(), 69, "{}", rig.log());
+        let log = rig.log();
+        let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors.len(), 1, "{log}");
+        assert!(errors[0].contains("GStreamer has no such decoder; it needs"), "{log}");
+        assert!(errors[0].contains("libnvcuvid.so.1"), "{log}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! What this machine's GStreamer can decode.
 
+use crate::decoder::{self, Family};
 use crate::error::CaptureError;
+use framebus_config::Decoder;
 use gst::prelude::*;
 use serde_json::{Value, json};
 
@@ -9,13 +11,14 @@ const FORMATS: [(&str, &str); 3] =
     [("H.264", "video/x-h264"), ("H.265", "video/x-h265"), ("MJPEG", "image/jpeg")];
 
 /// GStreamer's version and the decoders of each format that cameras send, in the order
-/// in which they are tried: `{version, formats: [{format, decoders: [{name, plugin,
+/// in which `decoder = "auto"` tries them: `{version, formats: [{format, decoders: [{name, plugin,
 /// hardware}]}]}`.
 ///
 /// # Errors
 /// [`CaptureError::Init`] when GStreamer does not start.
 pub fn decoders() -> Result<Value, CaptureError> {
     gst::init().map_err(CaptureError::Init)?;
+    decoder::choose(Decoder::Auto)?;
     let kind = gst::ElementFactoryType::DECODER;
     let all = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL);
     let formats = FORMATS.map(|(format, media)| {
@@ -26,11 +29,10 @@ pub fn decoders() -> Result<Value, CaptureError> {
         let found: Vec<Value> = found
             .into_iter()
             .map(|factory| {
-                let class = factory.metadata("klass").unwrap_or_default();
                 json!({
                     "name": factory.name().as_str(),
                     "plugin": factory.plugin_name().as_deref().unwrap_or_default(),
-                    "hardware": class.contains("Hardware"),
+                    "hardware": Family::of_factory(factory) != Family::Software,
                 })
             })
             .collect();

@@ -136,7 +136,9 @@ fn look(camera: &Camera, limit: Duration, seen: &Arc<Mutex<Seen>>) -> Result<(),
     sink.set_property("enable-last-sample", false);
     pipeline.add(&sink).map_err(broken)?;
     watch_pictures(&sink, seen);
-    let end = source::attach(&pipeline, &sink, camera, &Arc::default()).and_then(|()| {
+    // The camera's own size is told, not the one that is published.
+    let unscaled = Camera { max_width: None, ..camera.clone() };
+    let end = source::attach(&pipeline, &sink, &unscaled, &Arc::default()).and_then(|()| {
         // An error also posts a message, which says more.
         let _ = pipeline.set_state(gst::State::Playing);
         listen(camera, &bus, limit, seen)
@@ -188,7 +190,13 @@ fn listen(
                 {
                     return Err(explain::reason(&camera.source, UNCONNECTED));
                 }
-                let text = explain::error(&camera.source, &error, &debug, missing.as_deref());
+                let text = explain::error(
+                    &camera.source,
+                    camera.decoder,
+                    &error,
+                    &debug,
+                    missing.as_deref(),
+                );
                 return Err(explain::reason(&camera.source, &text));
             }
             Some(gst::MessageView::Element(message)) => {
