@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test lint fmt fuzz bench triton-bench peers instructions chaos reconnects soak faults deb deb-test docs clean distclean
+.PHONY: help setup tools build demo test lint fmt fuzz bench triton-bench peers instructions tsan chaos reconnects soak faults deb deb-test docs clean distclean
 
 # Finds cargo and the folders; every recipe that runs cargo starts with it.
 ENV := . scripts/env.sh &&
@@ -58,6 +58,9 @@ peers: ready ## framebus beside Python loops and benchmark_app, in turns
 
 instructions: ready ## instructions of the hot functions, counted by valgrind
 	@scripts/instructions.sh
+
+tsan: ready ## the GPU path over its double, under ThreadSanitizer: data races
+	@scripts/tsan.sh
 
 deb: ready ## the Debian package of this architecture, in target/debian
 	@scripts/deb.sh

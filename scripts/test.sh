@@ -7,8 +7,9 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$FB_ROOT"
 
-# The server that the triton backend is tested with.
-scripts/setup.sh --quiet --triton
+# The server that the triton backend is tested with, the library that engines are built
+# with, and the compiler that the committed PTX is compared with.
+scripts/setup.sh --quiet --triton --tensorrt-rtx --kernels
 
 # A test whose model, footage or library is missing fails instead of skipping:
 # the set-up has just put them all in place.
@@ -21,8 +22,11 @@ scripts/leftovers.sh snapshot "$snapshot"
 # Whole-system tests start the real programs, which lie beside their own.
 say "building every program and example"
 cargo build --workspace --bins --examples
+# In the place of a GPU, its driver and TensorRT.
+cargo build -p framebus-gpu-double
 
 status=0
+scripts/kernels.sh --check || status=1
 if fb_have_nextest; then
     say "running the tests with cargo-nextest"
     cargo nextest run --workspace "$@" || status=$?

@@ -12,3 +12,17 @@ pub fn abandon(role: &str, failure: &Failure) -> ! {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     signal_hook::low_level::exit(i32::from(failure.kind.code()))
 }
+
+/// Ends the process at once as its `main` would with `result`, but without destructors and
+/// exit handlers: for a thread that is busy in a library and cannot be told to stop.
+pub fn leave(role: &str, result: &Result<(), Failure>) -> ! {
+    let code = match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            tracing::error!("{role}: {failure}");
+            failure.kind.code()
+        }
+    };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    signal_hook::low_level::exit(i32::from(code))
+}

@@ -42,7 +42,7 @@ mod shutdown;
 mod supervised;
 mod vitals;
 
-pub use abandon::abandon;
+pub use abandon::{abandon, leave};
 pub use backoff::Backoff;
 pub use domain::{delivery, domain, is_offline};
 pub use failure::{Failure, Kind, OrFail};
