@@ -22,6 +22,8 @@ mod compare;
 pub mod crash;
 mod faults;
 pub mod fuzz;
+mod gpu;
+mod pictures;
 mod process;
 mod readers;
 mod rtsp;
@@ -33,6 +35,8 @@ pub use compare::{Expected, iou, matches, reference};
 pub use faults::{
     Bystander, StatusRow, Usage, print_fault, shm_files, show_fault, status, wait_row, wait_status,
 };
+pub use gpu::{GpuDouble, Loaded};
+pub use pictures::{Picture, expected, found};
 pub use process::{Exit, Process, binary, example, wait_until, with_shm, with_tmpfs};
 pub use readers::{Collector, Found, HealthWatch, Row};
 pub use rtsp::{Line, Road, RtspCamera};

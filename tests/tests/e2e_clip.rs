@@ -192,7 +192,9 @@ fn a_clip_is_seen_as_a_plain_letterbox_sees_it() {
         let data = frame.letterbox(&geometry);
         let planes = Planes::Rgb24 { data: &data, stride: 3 * DOUBLE };
         let view = FrameView::new(DOUBLE, DOUBLE, planes, Colour::default()).expect("a picture");
-        context.run(&[FrameRequest { view, thresholds: &thresholds }], &mut output).expect("runs");
+        context
+            .run(&[FrameRequest { view, thresholds: &thresholds, memory: None }], &mut output)
+            .expect("runs");
         let size = [frame.width as f64, frame.height as f64];
         let want: Vec<Expected> = output.frames[0]
             .detections

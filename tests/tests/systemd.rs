@@ -187,9 +187,14 @@ fn the_generator_makes_a_unit_for_everything_that_is_enabled() {
 }
 
 #[test]
-fn inference_gets_a_network_only_for_a_server() {
+fn inference_gets_a_network_only_for_a_server_and_time_only_for_a_gpu() {
     let drop_in = "framebus-infer.service.d";
-    for (backend, wanted) in [("\"auto\"", false), ("[\"triton\", \"openvino\"]", true)] {
+    let cases = [
+        ("\"auto\"", [false, false]),
+        ("[\"triton\", \"openvino\"]", [true, false]),
+        ("[\"tensorrt\", \"openvino\"]", [false, true]),
+    ];
+    for (backend, wanted) in cases {
         let text = config_of(backend);
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("framebus.toml");
@@ -200,8 +205,15 @@ fn inference_gets_a_network_only_for_a_server() {
             .arg(folder.path())
             .status();
         assert!(made.expect("runs").success());
-        let network = std::fs::read_to_string(folder.path().join(drop_in).join("triton.conf"));
-        assert_eq!(network.is_ok_and(|text| text.contains("PrivateNetwork=no")), wanted);
+        let has = |name: &str, line: &str| {
+            let text = std::fs::read_to_string(folder.path().join(drop_in).join(name));
+            text.is_ok_and(|text| text.contains(line))
+        };
+        let found = [
+            has("triton.conf", "PrivateNetwork=no"),
+            has("tensorrt.conf", "TimeoutStartSec=60min"),
+        ];
+        assert_eq!(found, wanted, "{backend}");
     }
 }
 

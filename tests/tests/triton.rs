@@ -9,36 +9,15 @@ use framebus_engine::{
 };
 use framebus_model::Model;
 use framebus_tests::{
-    Expected, Found, TritonServer, World, asset, free_port, matches, openvino, reference, regions,
-    repository, triton,
+    Expected, Found, Picture, TritonServer, World, asset, expected, found, free_port, matches,
+    openvino, reference, regions, repository, triton,
 };
-use framebus_vision::{Colour, FrameView, Planes};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PICTURES: [&str; 2] = ["bus", "giraffe"];
 const SQUARE: InputShape = InputShape::Fixed(Shape { height: 640, width: 640 });
 const BOTH: [Transport; 2] = [Transport::SystemSharedMemory, Transport::Grpc];
-
-struct Picture {
-    width: usize,
-    height: usize,
-    data: Vec<u8>,
-}
-
-impl Picture {
-    fn open(name: &str) -> Option<Self> {
-        let pixels = image::open(asset(&format!("media/{name}.jpg"))?).expect("a picture");
-        let pixels = pixels.into_rgb8();
-        let (width, height) = (pixels.width() as usize, pixels.height() as usize);
-        Some(Self { width, height, data: pixels.into_raw() })
-    }
-
-    fn view(&self) -> FrameView<'_> {
-        let planes = Planes::Rgb24 { data: &self.data, stride: 3 * self.width };
-        FrameView::new(self.width, self.height, planes, Colour::default()).expect("a picture")
-    }
-}
 
 fn thresholds() -> Thresholds {
     Thresholds { confidence: 0.25, iou: 0.45, max_detections: 300, classes: None }
@@ -71,30 +50,11 @@ fn detect(engine: &mut dyn Engine) -> Vec<Vec<Found>> {
     let (thresholds, mut output) = (thresholds(), BatchOutput::default());
     let each = PICTURES.map(|name| {
         let picture = Picture::open(name).expect("it was there before");
-        let request = FrameRequest { view: picture.view(), thresholds: &thresholds };
+        let request = FrameRequest { view: picture.view(), thresholds: &thresholds, memory: None };
         contexts[0].run(&[request], &mut output).expect("runs");
         found(&labels, &output, 0)
     });
     each.to_vec()
-}
-
-fn found(labels: &[String], output: &BatchOutput, index: usize) -> Vec<Found> {
-    let one = |found: &framebus_vision::Detection| Found {
-        label: labels[found.class as usize].clone(),
-        class: found.class,
-        score: found.score,
-        bbox: found.bbox,
-    };
-    output.frames[index].detections.iter().map(one).collect()
-}
-
-fn expected(found: &[Found]) -> Vec<Expected> {
-    let one = |found: &Found| Expected {
-        label: found.label.clone(),
-        score: f64::from(found.score),
-        bbox: found.bbox.map(f64::from),
-    };
-    found.iter().map(one).collect()
 }
 
 /// The file of `model` with its head cut off, in the world's folder.
@@ -179,8 +139,11 @@ fn inputs_are_shaped_like_the_camera_and_batches_answer_each_frame() {
         let (labels, base) = (engine.info().labels.clone(), engine.info().base);
         assert_eq!((engine.info().max_batch, base), (4, Shape { height: 384, width: 640 }));
         let mut context = engine.contexts(base).expect("contexts").pop().expect("one");
-        let request =
-            |index: usize| FrameRequest { view: pictures[index].view(), thresholds: &thresholds };
+        let request = |index: usize| FrameRequest {
+            view: pictures[index].view(),
+            thresholds: &thresholds,
+            memory: None,
+        };
         let (mut single, mut batch) = (BatchOutput::default(), BatchOutput::default());
         context.run(&[request(1), request(0), request(1)], &mut batch).expect("runs");
         let server_times = batch.times.server;
@@ -218,7 +181,9 @@ fn inputs_are_shaped_like_the_camera_and_batches_answer_each_frame() {
                 let mut output = BatchOutput::default();
                 for round in 0..5 {
                     let view = pictures[round % 2].view();
-                    context.run(&[FrameRequest { view, thresholds }], &mut output).expect("runs");
+                    context
+                        .run(&[FrameRequest { view, thresholds, memory: None }], &mut output)
+                        .expect("runs");
                     assert!(!output.frames[0].detections.is_empty());
                 }
             });

@@ -49,7 +49,7 @@ impl Picture {
         let view = FrameView::new(1280, 720, planes, Colour::default()).expect("a picture");
         let thresholds =
             Thresholds { confidence: 0.25, iou: 0.7, max_detections: 300, classes: None };
-        let request = FrameRequest { view, thresholds: &thresholds };
+        let request = FrameRequest { view, thresholds: &thresholds, memory: None };
         context.run(&[request], &mut BatchOutput::default())
     }
 }

@@ -6,7 +6,9 @@
 //! preprocessing belongs to the backend, because only it knows where its input
 //! memory is (host, pinned, GPU, a server's shared memory).
 
+use crate::building::{Build, Built, Report};
 use crate::triton::Server;
+pub use framebus_cuda::MemoryId;
 use framebus_vision::{Detection, FrameView};
 use std::fmt;
 use std::path::PathBuf;
@@ -132,6 +134,14 @@ pub struct LoadOptions {
     pub as_is: bool,
     /// The server that the `triton` backend asks.
     pub triton: Option<Server>,
+    /// The GPU that the `tensorrt` backend uses, and how.
+    pub tensorrt: framebus_config::TensorRt,
+    /// Frames that may come at once: cameras that are switched on.
+    pub cameras: usize,
+    /// Whether an engine that is not there is built now.
+    pub build: Build,
+    /// Who is told of building.
+    pub report: Option<Report>,
     /// Clock for stage times.
     pub clock: ClockNs,
 }
@@ -149,6 +159,10 @@ impl LoadOptions {
             cache: None,
             as_is: false,
             triton: None,
+            tensorrt: framebus_config::TensorRt::default(),
+            cameras: 1,
+            build: Build::default(),
+            report: None,
             clock,
         }
     }
@@ -205,6 +219,9 @@ pub struct FrameRequest<'a> {
     pub view: FrameView<'a>,
     /// Which boxes to keep.
     pub thresholds: &'a Thresholds,
+    /// Who owns the shared segment that the view's planes lie in, for backends that pin
+    /// memory; `None`: unknown, the frame is copied.
+    pub memory: Option<MemoryId>,
 }
 
 /// Boxes of one frame, strongest first, in source pixels.
@@ -288,6 +305,24 @@ pub trait Backend: Send + Sync {
         model: &framebus_model::Model,
         options: &LoadOptions,
     ) -> Result<Box<dyn Engine>, EngineError>;
+
+    /// Builds the engines for `shapes` (none: the one that `load` begins with) as far as
+    /// they are not kept already, or all of them when `again`. Takes minutes. A backend
+    /// that has nothing to build does nothing.
+    ///
+    /// # Errors
+    /// [`EngineError`] by cause; [`EngineError::NotBuilt`] when [`LoadOptions::report`] said
+    /// to stop.
+    fn build(
+        &self,
+        model: &framebus_model::Model,
+        options: &LoadOptions,
+        shapes: &[Shape],
+        again: bool,
+    ) -> Result<Vec<Built>, EngineError> {
+        let _ = (model, options, shapes, again);
+        Ok(Vec::new())
+    }
 }
 
 /// A loaded model.
@@ -346,6 +381,18 @@ pub enum EngineError {
         /// Model name.
         model: String,
         /// What was found and what would be accepted.
+        reason: String,
+    },
+    /// The backend could run the model, and has to build an engine for this machine first.
+    #[error("{backend} has no engine of model {model} for {shape} yet: {reason}")]
+    NotBuilt {
+        /// Backend name.
+        backend: &'static str,
+        /// Model name.
+        model: String,
+        /// The input.
+        shape: Shape,
+        /// What was looked for, and what to do.
         reason: String,
     },
     /// No backend of an ordered list could load the model.

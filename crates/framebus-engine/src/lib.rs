@@ -7,18 +7,22 @@
 
 mod answer;
 pub mod api;
+mod building;
 mod letterboxes;
 pub mod openvino;
+mod plan;
 pub mod registry;
 pub mod scripted;
 mod settings;
 mod sides;
+pub mod tensorrt;
 pub mod triton;
 
 pub use api::{
     Backend, BatchOutput, ClockNs, Context, Engine, EngineError, EngineInfo, FrameOutput,
-    FrameRequest, Head, InputShape, LoadOptions, Mode, Precision, ServerTimes, Shape, ShapePolicy,
-    StageTimes, Thresholds,
+    FrameRequest, Head, InputShape, LoadOptions, MemoryId, Mode, Precision, ServerTimes, Shape,
+    ShapePolicy, StageTimes, Thresholds,
 };
+pub use building::{Build, Built, Progress, Report};
 pub use registry::{NAMES, Skipped, backend, backends, expand, is_remote, load_first};
 pub use settings::backends_of;

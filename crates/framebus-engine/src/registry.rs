@@ -1,14 +1,17 @@
 //! Which backends there are, and trying them in order.
 
 use crate::api::{Backend, Engine, EngineError, LoadOptions};
+use crate::building::Build;
 use crate::openvino::{self, OpenVino};
+use crate::tensorrt::TensorRt;
 use crate::triton::{self, Triton};
 use framebus_model::Model;
 
 /// Every name that a configuration may use, `auto` aside.
 pub const NAMES: [&str; 3] = ["openvino", "tensorrt", "triton"];
 
-/// What `auto` stands for, best first. A server must be named.
+/// What `auto` stands for, best first. A server must be named, and so must a GPU as long as
+/// nobody has tried one (docs/gpu.md).
 const AUTO: [&str; 1] = [openvino::NAME];
 
 /// A backend that was not chosen.
@@ -23,27 +26,20 @@ pub struct Skipped {
 /// The backends of this build.
 #[must_use]
 pub fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(OpenVino), Box::new(Triton)]
+    vec![Box::new(OpenVino), Box::new(TensorRt), Box::new(Triton)]
 }
 
 /// A backend by its name.
 ///
 /// # Errors
-/// [`EngineError::Unavailable`] when this build does not have it.
+/// [`EngineError::Unavailable`] when there is none of this name.
 pub fn backend(name: &str) -> Result<Box<dyn Backend>, EngineError> {
     if let Some(found) = backends().into_iter().find(|backend| backend.name() == name) {
         return Ok(found);
     }
-    let reason = |text: &str| text.to_owned();
-    Err(match NAMES.into_iter().find(|known| *known == name) {
-        Some(known) => EngineError::Unavailable {
-            backend: known,
-            reason: reason("it is not part of this build yet; use `openvino` or `auto`"),
-        },
-        None => EngineError::Unavailable {
-            backend: "the backend",
-            reason: format!("'{name}' is unknown; known are auto, {}", NAMES.join(", ")),
-        },
+    Err(EngineError::Unavailable {
+        backend: "the backend",
+        reason: format!("'{name}' is unknown; known are auto, {}", NAMES.join(", ")),
     })
 }
 
@@ -54,7 +50,8 @@ pub fn is_remote(name: &str) -> bool {
 }
 
 /// Loads `model` with the first backend of `order` that can, and says why the ones
-/// before it could not. `auto`, or an empty order, stands for all of this build.
+/// before it could not. `auto`, or an empty order, stands for all of this build. A backend
+/// that must build its engine first does so only where no other one can run the model.
 ///
 /// # Errors
 /// The only backend's own error, or [`EngineError::NoBackend`] with every reason.
@@ -91,10 +88,27 @@ fn try_in_order(
     lookup: Lookup<'_>,
 ) -> Result<(Box<dyn Engine>, Vec<Skipped>), EngineError> {
     let mut skipped: Vec<Skipped> = Vec::new();
-    for name in names {
-        match lookup(name).and_then(|backend| backend.load(model, options)) {
+    let load = |name: &str, options| lookup(name).and_then(|found| found.load(model, options));
+    let later = LoadOptions { build: Build::Later, ..options.clone() };
+    for (place, name) in names.iter().enumerate() {
+        let options = if place + 1 < names.len() { &later } else { options };
+        match load(name, options) {
             Ok(engine) => return Ok((engine, skipped)),
             Err(reason) => skipped.push(Skipped { backend: name.clone(), reason }),
+        }
+    }
+    // The last one has had its chance to build.
+    let not_built = |skipped: &Skipped| matches!(skipped.reason, EngineError::NotBuilt { .. });
+    let waiting = skipped.len().saturating_sub(1);
+    if options.build == Build::Now
+        && let Some(place) = skipped[..waiting].iter().position(not_built)
+    {
+        match load(&names[place], options) {
+            Ok(engine) => {
+                skipped.truncate(place);
+                return Ok((engine, skipped));
+            }
+            Err(reason) => skipped[place].reason = reason,
         }
     }
     if skipped.len() == 1
@@ -126,19 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn every_known_name_is_a_backend_or_says_that_it_comes_later() {
-        assert!(["openvino", "triton"].iter().all(|name| backend(name).is_ok()));
+    fn every_known_name_is_a_backend() {
         for name in NAMES {
-            match backend(name) {
-                Ok(found) => assert_eq!(found.name(), name),
-                Err(error) => assert_eq!(
-                    error.to_string(),
-                    format!(
-                        "{name} is not available: it is not part of this build yet; use `openvino` \
-                         or `auto`"
-                    )
-                ),
-            }
+            assert_eq!(backend(name).expect("known").name(), name);
         }
         let text = backend("cuda").err().unwrap().to_string();
         assert!(text.contains("'cuda' is unknown; known are auto, openvino"), "{text}");
@@ -160,6 +164,56 @@ mod tests {
         let (_, skipped) = try_in_order(&order, &model(), &options(), &lookup).unwrap();
         assert_eq!(skipped.len(), 1);
         assert_eq!(skipped[0].backend, "tensorrt");
+    }
+
+    /// Has to build first.
+    struct Slow;
+
+    impl Backend for Slow {
+        fn name(&self) -> &'static str {
+            "tensorrt"
+        }
+
+        fn probe(&self, _: &LoadOptions) -> Result<String, EngineError> {
+            Ok(String::new())
+        }
+
+        fn load(
+            &self,
+            model: &Model,
+            options: &LoadOptions,
+        ) -> Result<Box<dyn Engine>, EngineError> {
+            match options.build {
+                Build::Now => ScriptedBackend::new(Script::default()).load(model, options),
+                Build::Later => Err(EngineError::NotBuilt {
+                    backend: "tensorrt",
+                    model: model.name().to_owned(),
+                    shape: crate::Shape { height: 32, width: 32 },
+                    reason: "test".to_owned(),
+                }),
+            }
+        }
+    }
+
+    #[test]
+    fn an_engine_is_built_at_once_only_where_nothing_else_runs_the_model() {
+        let lookup = |name: &str| match name {
+            "tensorrt" => Ok(Box::new(Slow) as Box<dyn Backend>),
+            "openvino" => Ok(Box::new(ScriptedBackend::new(Script::default())) as Box<dyn Backend>),
+            other => backend(other),
+        };
+        let load = |list: &[&str], build| {
+            let options = LoadOptions { build, ..options() };
+            try_in_order(&names(list), &model(), &options, &lookup)
+        };
+        let (_, skipped) = load(&["tensorrt", "openvino"], Build::Now).unwrap();
+        assert!(matches!(skipped[0].reason, EngineError::NotBuilt { .. }));
+        assert!(load(&["tensorrt"], Build::Now).unwrap().1.is_empty());
+        assert!(load(&["tensorrt", "triton"], Build::Now).unwrap().1.is_empty());
+        let (_, skipped) = load(&["triton", "tensorrt", "triton2"], Build::Now).unwrap();
+        assert_eq!(skipped.len(), 1, "{skipped:?}");
+        let text = load(&["tensorrt", "triton"], Build::Later).err().unwrap().to_string();
+        assert!(text.contains("no engine of model tiny for 32x32 yet: test"), "{text}");
     }
 
     #[test]

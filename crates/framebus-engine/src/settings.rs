@@ -1,6 +1,7 @@
 //! From the configuration to how a model is loaded, the same for every command.
 
 use crate::api::{ClockNs, InputShape, LoadOptions, Mode, Precision, Shape};
+use crate::building::Build;
 use crate::triton::Server;
 use framebus_config::{Backends, Config, Pace};
 
@@ -40,6 +41,10 @@ impl LoadOptions {
                 settings: config.triton.clone(),
                 model: config.triton.model.clone().unwrap_or_else(stem),
             }),
+            tensorrt: config.tensorrt.clone(),
+            cameras: config.enabled_cameras().count(),
+            build: Build::default(),
+            report: None,
             clock,
         }
     }

@@ -23,7 +23,7 @@ fn allocations(context: &mut dyn Context) -> u64 {
     let mut boxes = 0;
     let mut round = || {
         for view in [rgb.view(), nv12] {
-            let request = FrameRequest { view, thresholds: &thresholds };
+            let request = FrameRequest { view, thresholds: &thresholds, memory: None };
             context.run(&[request], &mut output).unwrap();
             boxes += output.frames[0].detections.len();
         }

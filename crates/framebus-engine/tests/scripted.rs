@@ -31,7 +31,8 @@ fn steps_in_order_then_the_rest() {
     assert_eq!(contexts.len(), 2);
     let (small, large) = (Picture::black(4, 2), Picture::black(8, 6));
     let limits = thresholds(0.25, 0.7);
-    let request = |picture| FrameRequest { view: Picture::view(picture), thresholds: &limits };
+    let request =
+        |picture| FrameRequest { view: Picture::view(picture), thresholds: &limits, memory: None };
     let batch = [request(&small), request(&large)];
     let mut output = BatchOutput::default();
 
@@ -53,7 +54,7 @@ fn death_is_for_ever_and_for_every_context() {
     let script = Script { contexts: 2, ..Script::default() }.then(Action::Die);
     let mut contexts = all(ScriptedBackend::new(script).engine(&["a"], zero));
     let (picture, limits) = (Picture::black(4, 2), thresholds(0.25, 0.7));
-    let batch = [FrameRequest { view: picture.view(), thresholds: &limits }];
+    let batch = [FrameRequest { view: picture.view(), thresholds: &limits, memory: None }];
     for context in [0, 1, 0] {
         let answer = contexts[context].run(&batch, &mut BatchOutput::default());
         assert!(matches!(answer, Err(EngineError::Run { .. })));
@@ -69,7 +70,7 @@ fn a_gate_holds_a_call_until_the_test_says_so() {
     std::thread::scope(|scope| {
         let call = scope.spawn(move || {
             let (picture, limits) = (Picture::black(4, 2), thresholds(0.25, 0.7));
-            let batch = [FrameRequest { view: picture.view(), thresholds: &limits }];
+            let batch = [FrameRequest { view: picture.view(), thresholds: &limits, memory: None }];
             context.run(&batch, &mut BatchOutput::default())
         });
         assert!(gate.wait_for_waiting(1, limit));

@@ -131,7 +131,7 @@ fn class_filter_and_maximum() {
     limits.classes = Some(vec![0]);
     limits.max_detections = 4;
     let mut output = BatchOutput::default();
-    let request = FrameRequest { view: picture.view(), thresholds: &limits };
+    let request = FrameRequest { view: picture.view(), thresholds: &limits, memory: None };
     context.run(&[request], &mut output).unwrap();
     assert_eq!((output.frames[0].detections.len(), output.frames[0].truncated), (4, 2));
     // One frame at a time, and never none.

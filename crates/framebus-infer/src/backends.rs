@@ -154,14 +154,31 @@ impl Book {
     }
 }
 
+/// Why the process shall restart: a better backend can be taken.
+#[derive(Debug, Clone, Default)]
+pub struct Returning(Arc<Mutex<Option<String>>>);
+
+impl Returning {
+    /// Says so, with the reason.
+    pub fn say(&self, reason: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    /// What was said last, once.
+    #[must_use]
+    pub fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Where a better backend than `loaded` is left alone: asks it from time to time whether
-/// it is there again, and then puts its name into `returning`.
+/// it is there again, and then says so to `returning`.
 pub(crate) fn watch_for_return(
     book: &Arc<Mutex<Book>>,
     (names, loaded): (&[String], &'static str),
     options: LoadOptions,
     shutdown: Shutdown,
-    returning: Arc<Mutex<Option<String>>>,
+    returning: Returning,
 ) {
     let (book, names) = (book.clone(), names.to_vec());
     let watch = move || {
@@ -170,8 +187,9 @@ pub(crate) fn watch_for_return(
             backend.probe(&options).map(|_| ()).map_err(|error| error.to_string())
         };
         let wait = |wait_s| shutdown.wait(Duration::from_secs(wait_s));
-        let found = returned(&book, &names, loaded, &probe, &wait);
-        *returning.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        if let Some(name) = returned(&book, &names, loaded, &probe, &wait) {
+            returning.say(format!("{name} is there again"));
+        }
     };
     // Without it the process stays with what it has.
     let _ = std::thread::Builder::new().name("backends".to_owned()).spawn(watch);

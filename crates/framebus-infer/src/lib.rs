@@ -6,9 +6,11 @@
 //! [`order`] of each camera's frames. The *loader* compiles the network for input
 //! [`shapes`] that turn up. A frame that has reached this process leaves it as
 //! exactly one result, whatever happens: also when the engine hangs ([`watch`]), and when
-//! the process is killed ([`ledger`]). [`backends`] keeps what backends did wrong.
+//! the process is killed ([`ledger`]). [`backends`] keeps what backends did wrong, and
+//! engines that take minutes are built while another backend serves ([`build`]).
 
 pub mod backends;
+mod build;
 pub mod camera;
 pub mod engine;
 pub mod ledger;
@@ -24,5 +26,5 @@ pub mod shapes;
 mod watch;
 mod worker;
 
-pub use run::{End, Parts, Source, run};
+pub use run::{End, Loads, Parts, Source, run};
 pub use serve::serve;

@@ -6,7 +6,7 @@
 
 use crate::camera::Camera;
 use crate::publish::{Answer, Arrival, Results};
-use crate::run::{End, Source};
+use crate::run::{End, Loads, Source};
 use crate::scheduler::{Bounds, Left, Scheduler};
 use crate::shapes::{MAX_SHAPES, Place, Shapes};
 use crate::watch::{LOADING_MAX_NS, Note, Wait, Watch};
@@ -14,7 +14,7 @@ use framebus_bus::{BusError, FrameSample, FrameSubscriber};
 use framebus_engine::{Context, EngineInfo, Shape, Thresholds};
 use framebus_service::{Shutdown, Vitals, clock};
 use framebus_types::{Counter, FrameHeader, Reason, State};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -80,6 +80,8 @@ pub(crate) struct Outside {
     pub(crate) progress: Arc<AtomicBool>,
     /// No other backend could take over.
     pub(crate) alone: bool,
+    /// What the loader does.
+    pub(crate) loads: Loads,
 }
 
 /// What taker, workers and loader share.
@@ -93,8 +95,6 @@ pub(crate) struct Shared {
     pub(crate) results: Results,
     pub(crate) outside: Outside,
     loads: Mutex<Option<SyncSender<Load>>>,
-    /// Begins and ends of loads: odd while the loader is in the engine.
-    pub(crate) load_turns: AtomicU64,
     pub(crate) info: EngineInfo,
     stopping: AtomicBool,
     failing: Mutex<Failing>,
@@ -128,7 +128,6 @@ impl Shared {
             results,
             outside,
             loads: Mutex::new(Some(loads)),
-            load_turns: AtomicU64::new(0),
             info,
             stopping: AtomicBool::new(false),
             failing: Mutex::default(),
@@ -289,7 +288,9 @@ impl Shared {
     /// Says what runs, the important first: readers cut it at 96 bytes.
     pub(crate) fn describe(&self) {
         let info = &self.info;
-        let shapes: Vec<String> = self.book().shapes.ready().map(|s| s.to_string()).collect();
+        let ready: Vec<Shape> = self.book().shapes.ready().collect();
+        let shapes: Vec<String> = ready.iter().map(ToString::to_string).collect();
+        *self.outside.loads.ready.lock().unwrap_or_else(PoisonError::into_inner) = ready;
         let contexts = match info.contexts {
             1 => "1 context".to_owned(),
             contexts => format!("{contexts} contexts"),
@@ -415,7 +416,7 @@ impl Shared {
             self.fail_in_engine(worker, &reason);
             self.give_up(End::Hung(reason));
         }
-        let turn = self.load_turns.load(Ordering::Relaxed);
+        let turn = self.outside.loads.turns.load(Ordering::Relaxed);
         if turn % 2 == 1 && watch.is_loading_too_long(turn) && !is_hung(self.end().as_ref()) {
             let reason = not_loaded_in_time();
             self.hangs(&reason);

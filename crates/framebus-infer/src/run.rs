@@ -7,12 +7,12 @@ use crate::scheduler::{Bounds, Policy};
 use crate::watch::Watch;
 use crate::worker::{MAX_BATCH, contexts};
 use framebus_bus::{Bus, BusError, Delivery, wake};
-use framebus_engine::{Engine, Thresholds};
+use framebus_engine::{Engine, Shape, Thresholds};
 use framebus_service::{Failure, INFER_READER, Kind, OrFail, Shutdown, Vitals, clock};
 use framebus_types::{Counter, State};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -45,6 +45,16 @@ pub struct Source {
     pub vitals: Arc<Vitals>,
 }
 
+/// How others see what the loader does.
+#[derive(Debug, Clone, Default)]
+pub struct Loads {
+    /// Begins and ends of loads: odd while the loader is in the engine. The engine may
+    /// count it up by two to say that it goes on.
+    pub turns: Arc<AtomicU64>,
+    /// The inputs that are ready.
+    pub ready: Arc<Mutex<Vec<Shape>>>,
+}
+
 /// What a pipeline is made of.
 pub struct Parts<'a> {
     /// The bus; its limits say how many frames of a camera may be in inference.
@@ -67,6 +77,8 @@ pub struct Parts<'a> {
     pub timeout: Duration,
     /// No other backend is configured that could take over.
     pub alone: bool,
+    /// Seen by others too.
+    pub loads: Loads,
     /// Why the engine ended the process before this one, when it did so just now.
     pub restarted: Option<String>,
     /// Asked at each look: the cameras from now on, when they are others, or why the
@@ -123,8 +135,8 @@ pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<End, Failure> {
         // less time than its predecessor goes on meanwhile.
         unanswered: 2 * in_flight,
     };
-    let Parts { progress, alone, .. } = parts;
-    let outside = Outside { thresholds, process, shutdown, progress, alone };
+    let Parts { progress, alone, loads, .. } = parts;
+    let outside = Outside { thresholds, process, shutdown, progress, alone, loads };
     let (shared, orders) = Shared::new(bounds, info, results, outside);
     let shared = Arc::new(shared);
     replace(&shared, bus, &sources)?;

@@ -1,22 +1,24 @@
 //! From the configuration to the running pipeline.
 
-use crate::backends::{Book, Kind as Fault};
+use crate::backends::{Book, Kind as Fault, Returning};
+use crate::build::{Background, Telling};
 use crate::camera::camera_vitals;
-use crate::engine;
+use crate::engine::{self, Loaded};
 use crate::ledger::{Ledger, Legacy};
 use crate::pool::not_loaded_in_time;
 use crate::publish::Results;
-use crate::run::{End, Parts, Source, run};
+use crate::run::{End, Loads, Parts, Source, run};
 use crate::scheduler::Policy;
 use crate::watch::LOADING_MAX_NS;
 use framebus_bus::Delivery;
 use framebus_config::{Camera, Config, Diff, Source as CameraSource};
-use framebus_engine::{Engine, LoadOptions};
+use framebus_engine::LoadOptions;
 use framebus_service::{
     Failure, Kind, OrFail, Reporter, Service, Vitals, clock, domain, is_offline, priority,
 };
 use framebus_types::{Role, State};
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,7 +68,12 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
 
     let names = framebus_engine::backends_of(config);
     let order = book.order(&names, now_s());
-    let mut loaded = load_within(service, &order);
+    let telling = Telling {
+        process: process.clone(),
+        shutdown: service.shutdown().clone(),
+        turns: Arc::new(AtomicU64::new(0)),
+    };
+    let mut loaded = load_within(service, &order, &telling);
     // A server that is not there yet is waited for, where nothing else could answer. This
     // process is ready: it says what is missing, and that may take long.
     while let Ok(Err(failure)) = &loaded
@@ -84,10 +91,14 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
             sources = cameras.borrow_mut().change(new)?;
             reporter.set(cameras.borrow().all_vitals());
         }
-        loaded = load_within(service, &order);
+        loaded = load_within(service, &order, &telling);
     }
-    let engine = match loaded {
-        Ok(engine) => engine.inspect_err(|failure| {
+    if service.shutdown().requested() {
+        // A build that was stopped is no failure.
+        return Ok(());
+    }
+    let Loaded { engine, not_built } = match loaded {
+        Ok(loaded) => loaded.inspect_err(|failure| {
             process.set_state(State::Offline, &failure.to_string());
         })?,
         Err(reason) => {
@@ -108,16 +119,35 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         input = %info.base, mode = ?info.mode, contexts = info.contexts, "engine ready"
     );
     results.loaded(info);
-    order.iter().take_while(|name| *name != backend).for_each(|name| {
+    let before = order.iter().take_while(|name| *name != backend);
+    // What only has to be built has done nothing wrong.
+    before.filter(|name| not_built != Some(name.as_str())).for_each(|name| {
         book.not_loaded(now_s(), name);
     });
     let options = LoadOptions::of(config, clock::monotonic_ns);
     let alone = names.len() == 1;
     let book = Arc::new(Mutex::new(book));
-    let returning = Arc::new(Mutex::new(None));
+    let returning = Returning::default();
+    let shapes = Arc::new(Mutex::new(vec![info.base]));
+    // A run through recordings is not cut in two by a restart.
+    let better = not_built.filter(|_| !is_offline(config));
+    let build = better.and_then(|better| {
+        let background = Background {
+            backend: better,
+            model: config.model.path.clone(),
+            options: options.clone(),
+            shapes: shapes.clone(),
+            // The loader's turns are its own: a load that hangs must show.
+            telling: Telling { turns: Arc::default(), ..telling.clone() },
+            returning: returning.clone(),
+        };
+        background.start()
+    });
+    let watched: Vec<String> =
+        names.iter().filter(|name| not_built != Some(name.as_str())).cloned().collect();
     crate::backends::watch_for_return(
         &book,
-        (&names, backend),
+        (&watched, backend),
         options,
         service.shutdown().clone(),
         returning.clone(),
@@ -133,10 +163,10 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
         progress: service.progress_flag(),
         timeout: Duration::from_millis(config.model.timeout_ms),
         alone,
+        loads: Loads { turns: telling.turns, ready: shapes },
         restarted,
         changed: Box::new(|| {
-            if let Some(name) = returning.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                let why = format!("{name} is there again");
+            if let Some(why) = returning.take() {
                 return Some(Err(Failure::message(Kind::Changed, why)));
             }
             let changed = cameras.borrow_mut().change(service.reloaded()?);
@@ -146,7 +176,15 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     let end = run(parts, || {
         reporter.publish();
         service.ready();
-    })?;
+    });
+    service.shutdown().request();
+    if let Some(build) = build
+        && !crate::build::ended(&build, || service.progress())
+    {
+        // Handlers that run at an ordinary exit would take the library away under it.
+        framebus_service::leave("infer", &end.map(drop));
+    }
+    let end = end?;
     let note = |kind, reason: &str| {
         let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
         book.note(now_s(), backend, kind, reason);
@@ -185,17 +223,20 @@ fn note_orphans(book: &mut Book, legacy: &Legacy) {
 fn load_within(
     service: &Service,
     order: &[String],
-) -> Result<Result<Box<dyn Engine>, Failure>, String> {
+    telling: &Telling,
+) -> Result<Result<Loaded, Failure>, String> {
     let (config, names) = (service.config().clone(), order.to_vec());
     let (send, loaded) = channel();
+    let report = telling.report();
     let load = move || {
-        let _ = send.send(engine::load(&config, &names));
+        let _ = send.send(engine::load(&config, &names, Some(report)));
     };
     let spawned = std::thread::Builder::new().name("load".to_owned()).spawn(load);
     if let Err(error) = spawned.or_fail(Kind::Unavailable) {
         return Ok(Err(error));
     }
-    let begin_ns = clock::monotonic_ns();
+    // A build that tells of its progress may take as long as it likes.
+    let (mut seen, mut since_ns) = (0, clock::monotonic_ns());
     loop {
         match loaded.recv_timeout(LOOK) {
             Ok(engine) => return Ok(engine),
@@ -204,7 +245,11 @@ fn load_within(
             }
             Err(RecvTimeoutError::Timeout) => service.progress(),
         }
-        if clock::monotonic_ns() - begin_ns > LOADING_MAX_NS {
+        let turns = telling.turns.load(Ordering::Relaxed);
+        if turns != seen {
+            (seen, since_ns) = (turns, clock::monotonic_ns());
+        }
+        if clock::monotonic_ns() - since_ns > LOADING_MAX_NS {
             return Err(not_loaded_in_time());
         }
     }

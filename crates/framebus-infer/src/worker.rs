@@ -6,7 +6,8 @@ use crate::publish::{Answer, Arrival, Inferred};
 use crate::scheduler::{Job, Left};
 use crate::watch::InEngine;
 use arrayvec::ArrayVec;
-use framebus_engine::{BatchOutput, Engine, EngineError, FrameRequest, Shape};
+use framebus_bus::SegmentId;
+use framebus_engine::{BatchOutput, Engine, EngineError, FrameRequest, MemoryId, Shape};
 use framebus_service::clock;
 use framebus_types::Reason;
 use std::sync::atomic::Ordering;
@@ -171,7 +172,11 @@ impl Shared {
             // picture after all is a bug, and fails its batch.
             let view =
                 view(&job.frame.frame).map_err(|error| Failed::new(Reason::BadFrame, error))?;
-            requests.push(FrameRequest { view, thresholds: &self.outside.thresholds });
+            let memory = job.frame.frame.memory();
+            let memory =
+                memory.map(|SegmentId { publisher, segment }| MemoryId { publisher, segment });
+            let thresholds = &self.outside.thresholds;
+            requests.push(FrameRequest { view, thresholds, memory });
         }
         let bug = |message: &str| Failed::new(Reason::Engine, message);
         let contexts = self.lanes[lane].get().ok_or_else(|| bug("the input is not loaded"))?;
@@ -195,9 +200,9 @@ impl Shared {
                 return;
             }
             tracing::info!(input = %shape, "preparing the model");
-            self.load_turns.fetch_add(1, Ordering::Relaxed);
+            self.outside.loads.turns.fetch_add(1, Ordering::Relaxed);
             let result = contexts(engine, shape);
-            self.load_turns.fetch_add(1, Ordering::Relaxed);
+            self.outside.loads.turns.fetch_add(1, Ordering::Relaxed);
             match &result {
                 Ok(_) => tracing::info!(input = %shape, "model prepared"),
                 Err(error) => tracing::error!(input = %shape, error, "model not prepared"),

@@ -33,6 +33,8 @@ fn a_clip_uses_every_worker_and_its_answers_keep_their_order() {
     let engine = Played::new(move |_, _, batch| {
         peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         // Every fifth takes far longer than its successors.
+        let memory = batch[0].memory.expect("the segment that the frame lies in");
+        assert!(memory.publisher != 0 && memory.segment == 1, "{memory:?}");
         let slow = number(&batch[0]).is_multiple_of(5);
         let _ = Shutdown::new().wait(Duration::from_micros(if slow { 4000 } else { 300 }));
         now.fetch_sub(1, Ordering::Relaxed);

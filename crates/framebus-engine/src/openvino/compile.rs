@@ -1,12 +1,12 @@
 //! From a plan to contexts that have run once.
 
 use super::context::OpenVinoContext;
-use super::plan::Plan;
 use super::probe::Loaded;
 use super::{NAME, describe, message};
 use crate::api::{
     Context, Engine, EngineError, EngineInfo, Head, LoadOptions, Mode, Precision, Shape,
 };
+use crate::plan::Plan;
 use framebus_model::OutputLayout;
 use openvino::{
     CompiledModel, Core, DeviceType, InferenceError, Model as Network, PartialShape, PropertyKey,

@@ -62,7 +62,10 @@ impl OpenVinoContext {
     /// live.
     pub(super) fn self_check(&mut self) -> Result<(), EngineError> {
         with_check_picture(self.shape, |view, thresholds| {
-            self.run(&[FrameRequest { view, thresholds }], &mut BatchOutput::default())
+            self.run(
+                &[FrameRequest { view, thresholds, memory: None }],
+                &mut BatchOutput::default(),
+            )
         })
         .map_err(|error| run_error("self-check", error.to_string()))??;
         self.outputs.check(&self.request).map_err(|reason| run_error("self-check", reason))?;

@@ -10,10 +10,10 @@ mod compile;
 mod context;
 mod library;
 mod outputs;
-mod plan;
 mod probe;
 
 use crate::api::{Backend, Engine, EngineError, LoadOptions};
+use crate::plan;
 use compile::OpenVinoEngine;
 use framebus_model::{Model, OutputLayout};
 use openvino::{Core, DeviceType, InferenceError, PropertyKey, SetupError};
@@ -46,7 +46,7 @@ impl Backend for OpenVino {
     }
 
     fn load(&self, model: &Model, options: &LoadOptions) -> Result<Box<dyn Engine>, EngineError> {
-        let plans = plan::plans(model, options)?;
+        let plans = plan::plans(NAME, model, options)?;
         let (core, loaded) = start()?;
         let devices = candidates(&devices(&core)?);
         drop(core);

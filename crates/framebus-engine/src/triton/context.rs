@@ -78,7 +78,7 @@ impl TritonContext {
     pub(super) fn self_check(&mut self) -> Result<(), EngineError> {
         let most = self.common.contract.max_batch;
         with_check_picture(self.shape, |view, thresholds| {
-            let request = FrameRequest { view, thresholds };
+            let request = FrameRequest { view, thresholds, memory: None };
             let mut output = BatchOutput::default();
             self.run(&[request], &mut output)?;
             if most > 1 {

@@ -136,7 +136,7 @@ pub(crate) fn run(
     thresholds: &Thresholds,
 ) -> Result<Vec<Detection>, EngineError> {
     let mut output = BatchOutput::default();
-    context.run(&[FrameRequest { view: picture.view(), thresholds }], &mut output)?;
+    context.run(&[FrameRequest { view: picture.view(), thresholds, memory: None }], &mut output)?;
     let times = output.times;
     assert!(times.preprocessed_ns > 0);
     assert!(times.preprocessed_ns <= times.inference_start_ns);

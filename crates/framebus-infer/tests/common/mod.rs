@@ -11,7 +11,7 @@ use framebus_infer::camera::camera_vitals;
 use framebus_infer::ledger::Ledger;
 use framebus_infer::publish::Results;
 use framebus_infer::scheduler::Policy;
-use framebus_infer::{End, Parts, Source, run};
+use framebus_infer::{End, Loads, Parts, Source, run};
 use framebus_service::{Failure, Shutdown, Vitals, clock};
 use framebus_types::{Counter, Fourcc, FrameHeader, Outcome, Reason, Role, text};
 use std::fmt;
@@ -227,6 +227,7 @@ impl World {
                     progress: Arc::new(AtomicBool::new(false)),
                     timeout,
                     alone: true,
+                    loads: Loads::default(),
                     restarted: None,
                     changed: Box::new(move || changed.try_recv().ok()),
                 },

@@ -68,6 +68,18 @@ PrivateNetwork=no
 RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK
 ";
 
+/// What an NVIDIA GPU needs beyond the unit: time for the first build where nothing else
+/// serves meanwhile, memory for it, and a Jetson's devices (not tried on one).
+const GPU: &str = "# model.backend of framebus.toml names tensorrt.
+[Service]
+TimeoutStartSec=60min
+MemoryMax=infinity
+DeviceAllow=char-nvhost* rw
+DeviceAllow=char-nvgpu* rw
+DeviceAllow=char-nvmap* rw
+DeviceAllow=/dev/nvmap rw
+";
+
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     match &args.command {
@@ -159,10 +171,16 @@ fn generate(args: &Generate) -> Result<(), Failure> {
     for (template, unit) in units(&config) {
         symlink(Path::new(UNITS).join(template), wants.join(unit)).or_fail(Kind::Unavailable)?;
     }
-    if config.model.backend.names(BackendName::Triton) {
-        let folder = args.normal.join(format!("{INFER}.d"));
-        fs::create_dir_all(&folder).or_fail(Kind::Unavailable)?;
-        fs::write(folder.join("triton.conf"), NETWORK).or_fail(Kind::Unavailable)?;
+    let drop_ins = [
+        (BackendName::Triton, "triton.conf", NETWORK),
+        (BackendName::TensorRt, "tensorrt.conf", GPU),
+    ];
+    for (backend, name, text) in drop_ins {
+        if config.model.backend.names(backend) {
+            let folder = args.normal.join(format!("{INFER}.d"));
+            fs::create_dir_all(&folder).or_fail(Kind::Unavailable)?;
+            fs::write(folder.join(name), text).or_fail(Kind::Unavailable)?;
+        }
     }
     Ok(())
 }

@@ -26,6 +26,9 @@ pub(super) struct ModelArgs {
     /// Arithmetic of the network; auto is the fastest that the device does well.
     #[arg(long, default_value = "auto", value_parser = clap::builder::PossibleValuesParser::new(framebus_config::Precision::NAMES))]
     pub(super) precision: String,
+    /// What runs the network: auto, openvino or tensorrt.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = ["auto", "openvino", "tensorrt"])]
+    pub(super) backend: String,
     /// Batches in work at once; 0 = the backend decides.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=16))]
     pub(super) contexts: u8,
@@ -42,6 +45,14 @@ impl ModelArgs {
             None => crate::cmd::models::default_model()?,
         };
         Ok(std::path::absolute(&model).unwrap_or(model))
+    }
+
+    /// The backend as `model.backend` has it.
+    pub(super) fn backend_toml(&self) -> String {
+        match self.backend.as_str() {
+            "auto" => "\"auto\"".to_owned(),
+            name => format!("[\"{name}\"]"),
+        }
     }
 
     pub(super) fn options(&self, mode: Mode, as_is: bool) -> LoadOptions {
@@ -105,7 +116,8 @@ impl Bare {
         (width, height): (usize, usize),
     ) -> Result<Self, Failure> {
         let model = Model::open(model).or_fail(Kind::Config)?;
-        let (mut engine, _) = load_first(&[], &model, &args.options(load_mode, as_is)).map_err(
+        let order = [args.backend.clone()];
+        let (mut engine, _) = load_first(&order, &model, &args.options(load_mode, as_is)).map_err(
             |error| match error {
                 EngineError::Unsupported { .. } => Failure::new(Kind::Config, error),
                 other => Failure::new(Kind::Unavailable, other),
@@ -123,7 +135,7 @@ impl Bare {
         let view = FrameView::new(width, height, planes, Colour::default()).or_fail(Kind::Bug)?;
         let thresholds =
             Thresholds { confidence: 0.25, iou: 0.7, max_detections: 300, classes: None };
-        let request = FrameRequest { view, thresholds: &thresholds };
+        let request = FrameRequest { view, thresholds: &thresholds, memory: None };
         let mut output = BatchOutput::default();
         for context in &mut contexts {
             context.run(&[request], &mut output).or_fail(Kind::Unavailable)?;

@@ -242,10 +242,11 @@ fn config(args: &Args, root: &Path) -> Result<String, Failure> {
         false => "frame_subscribers = 1\nresult_subscribers = 2\nresult_buffer = 1024\n",
     };
     let mut text = format!(
-        "\n[bus]\nroot = {}\n{sizes}\n[log]\nlevel = \"warn\"\nformat = \"text\"\n\n[model]\npath = {}\ninput = \"{}\"\n\
+        "\n[bus]\nroot = {}\n{sizes}\n[log]\nlevel = \"warn\"\nformat = \"text\"\n\n[model]\npath = {}\nbackend = {}\ninput = \"{}\"\n\
          precision = \"{}\"\ncontexts = {}\nthreads = {}\n",
         quote_path(root)?,
         quote_path(&args.model.path()?)?,
+        args.model.backend_toml(),
         args.model.input,
         args.model.precision,
         args.model.contexts,

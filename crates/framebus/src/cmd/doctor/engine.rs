@@ -1,10 +1,9 @@
 //! The model, and which backend would run it.
 
 use super::finding::{Finding, Level};
-use super::machine::libraries;
 use crate::cmd::models::input_text;
 use framebus_config::Config;
-use framebus_engine::LoadOptions;
+use framebus_engine::{Backend as _, Build, EngineError, LoadOptions, tensorrt};
 use framebus_model::Model;
 use framebus_service::{Kind, clock};
 
@@ -15,9 +14,11 @@ pub(crate) fn look(config: Option<&Config>) -> Vec<Finding> {
         Some(config) => LoadOptions { contexts: 1, ..LoadOptions::of(config, clock::monotonic_ns) },
         None => LoadOptions::new(clock::monotonic_ns),
     };
+    // Looking takes seconds; building an engine takes minutes.
+    let options = LoadOptions { build: Build::Later, ..options };
     let order = config.map_or_else(|| framebus_engine::expand(&[]), framebus_engine::backends_of);
     let mut findings = backends(&order, &options);
-    findings.push(tensorrt());
+    findings.extend(gpu(&order, &options));
     let Some(config) = config else { return findings };
     match Model::open(&config.model.path) {
         Err(error) => {
@@ -63,6 +64,9 @@ fn backends(order: &[String], options: &LoadOptions) -> Vec<Finding> {
                 true => {
                     "start the server, or correct url and model under [triton]; docs/triton.md says how, or name openvino in model.backend too"
                 }
+                false if order.iter().all(|name| name == tensorrt::NAME) => {
+                    "install what it lacks (docs/gpu.md), or name openvino in model.backend too"
+                }
                 false => {
                     "install the OpenVINO runtime: `pip install --no-deps --target DIR openvino`, then set FRAMEBUS_OPENVINO_LIB=DIR/openvino/libs"
                 }
@@ -81,14 +85,17 @@ fn backends(order: &[String], options: &LoadOptions) -> Vec<Finding> {
     findings
 }
 
-fn tensorrt() -> Finding {
-    let text = match libraries("libnvinfer.so").first() {
-        Some(path) => format!("{} is here; it is not part of this build yet", path.display()),
-        None => {
-            "no libnvinfer.so where the loader looks; it is not part of this build yet".to_owned()
-        }
-    };
-    Finding::new(AREA, "TensorRT", Level::Skipped, text)
+/// Says that a GPU lies idle, or why there is none to use, where nobody asked for it.
+fn gpu(order: &[String], options: &LoadOptions) -> Option<Finding> {
+    if order.iter().any(|name| name == tensorrt::NAME) {
+        return None;
+    }
+    let probed = tensorrt::TensorRt.probe(options);
+    Some(match probed {
+        Ok(text) => Finding::ok(AREA, "TensorRT", format!("{text}; model.backend does not name it"))
+            .next("model.backend = [\"tensorrt\", \"openvino\"] uses the GPU; docs/gpu.md says what has been tried"),
+        Err(error) => Finding::new(AREA, "TensorRT", Level::Skipped, error.to_string()),
+    })
 }
 
 fn describe(config: &Config, model: &Model) -> Finding {
@@ -120,6 +127,15 @@ fn load(order: &[String], model: &Model, options: &LoadOptions) -> Finding {
             let text = format!("{} {} at {}, {}", info.backend, info.model, info.base, info.device);
             Finding::ok(AREA, WHAT, text)
         }
+        Err(error @ EngineError::NotBuilt { .. }) => Finding::new(
+            AREA,
+            WHAT,
+            Level::Warning,
+            error.to_string(),
+        )
+        .next(
+            "`framebus models build --config FILE` builds it; inference does so at its first start",
+        ),
         Err(error) => {
             Finding::new(AREA, WHAT, Level::Problem(Kind::Unavailable), error.to_string())
                 .next("try another model (`framebus models fetch`), or another model.backend")
@@ -135,7 +151,7 @@ mod tests {
     fn a_backend_that_is_not_here_is_a_problem_only_without_another() {
         let alone = backends(&["tensorrt".to_owned()], &LoadOptions::new(|| 0));
         assert_eq!(alone[0].level, Level::Problem(Kind::Unavailable));
-        assert!(alone[0].next.is_some() && alone[0].text.contains("not part of this build"));
+        assert!(alone[0].next.is_some() && alone[0].text.starts_with("tensorrt is not available"));
         let server = backends(&["triton".to_owned()], &LoadOptions::new(|| 0));
         let next = server[0].next.as_deref().unwrap_or_default();
         assert!(next.starts_with("start the server"), "{next}");

@@ -1,5 +1,6 @@
 //! `framebus models`: brings a model, prepares it and shows what is there.
 
+mod build;
 mod prepare;
 
 use crate::table::{mib, table};
@@ -71,6 +72,26 @@ bytes_after, took_ms; when false reason.
 Exit codes: 0 also when the model runs as it is, 78 it is no model, 69 the output
 cannot be written.")]
     Prepare(prepare::Args),
+    /// Build the engine of an NVIDIA GPU ahead of its first use (TensorRT)
+    ///
+    /// An engine belongs to this machine's GPU, driver and TensorRT, takes minutes to
+    /// build, and is kept in the cache ($CACHE_DIRECTORY, $XDG_CACHE_HOME/framebus or
+    /// ~/.cache/framebus). Inference builds it in the background when it is not there, while
+    /// the next backend of model.backend serves.
+    #[command(after_help = "\
+Examples:
+  framebus models build --config /etc/framebus/framebus.toml
+  framebus models build yolov8s.onnx --shape 480x640 --shape 640x384
+  framebus models build --again --json
+
+Without --config: f16, batches of one frame, GPU 0.
+
+With --json, one object: model, engines (input, file or not_kept with the reason, bytes,
+took_ms; null: it was there already).
+
+Exit codes: 0, 69 there is no GPU, driver or TensorRT, or building failed, 78 it is no
+model, or one that TensorRT does not run.")]
+    Build(build::Args),
     /// List the models in the folders where `framebus detect` looks
     List,
 }
@@ -80,6 +101,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
         Models::Fetch { from, to } => fetch(from.as_deref(), to)?,
         Models::Prepare(args) => prepare::run(args)?,
+        Models::Build(args) => build::run(&args)?,
         Models::List => list()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -189,10 +189,11 @@ impl Plan {
         let mut text = format!(
             "\n[bus]\nroot = {}\nframe_subscribers = 1\nresult_subscribers = 1\n\
              result_buffer = {RESULT_BUFFER}\n\n[log]\nlevel = \"warn\"\nformat = \"text\"\n\n\
-             [model]\npath = {}\ninput = \"{}\"\nprecision = \"{}\"\nmode = \"{}\"\n\
+             [model]\npath = {}\nbackend = {}\ninput = \"{}\"\nprecision = \"{}\"\nmode = \"{}\"\n\
              contexts = {}\nthreads = {}\n",
             quote_path(root)?,
             quote_path(&self.model)?,
+            self.settings.backend_toml(),
             self.settings.input,
             self.settings.precision,
             super::bare::mode(self.mode()),

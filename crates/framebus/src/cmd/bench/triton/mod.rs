@@ -96,6 +96,7 @@ pub(super) struct Args {
 impl Args {
     fn network(&self) -> ModelArgs {
         ModelArgs {
+            backend: "auto".to_owned(),
             model: self.model.clone(),
             input: self.input.clone(),
             precision: self.precision.clone(),

@@ -106,7 +106,7 @@ impl Own {
     fn call(&mut self, frame: &FrameView<'_>) -> Result<Call, EngineError> {
         let thresholds =
             Thresholds { confidence: 0.25, iou: 0.7, max_detections: 300, classes: None };
-        let request = FrameRequest { view: *frame, thresholds: &thresholds };
+        let request = FrameRequest { view: *frame, thresholds: &thresholds, memory: None };
         let begin_ns = clock::monotonic_ns();
         self.context.run(&[request], &mut self.output)?;
         let end_ns = clock::monotonic_ns();

@@ -1,35 +1,41 @@
-//! What of a model is run, and on which inputs.
+//! What of a model is run, and on which inputs, whoever runs it in this process.
 //!
 //! An exported YOLO has its input's size baked into its tail, so the head is cut
 //! off where that can be done: what is left takes any batch and any size, and the
 //! rest is [`framebus_vision::Postprocess::run_heads`].
 
-use super::NAME;
 use crate::api::{EngineError, InputShape, LoadOptions, Shape, ShapePolicy};
 use crate::sides::{DEFAULT_SIDE, Sides};
 use framebus_model::{Dim, Model, OutputLayout, Prepared};
 
 /// A model and its inputs.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
+    /// Who runs it.
+    backend: &'static str,
     /// What the library reads.
-    pub(super) model: Model,
-    pub(super) shapes: ShapePolicy,
+    pub(crate) model: Model,
+    pub(crate) shapes: ShapePolicy,
     /// What is compiled first.
-    pub(super) base: Shape,
+    pub(crate) base: Shape,
 }
 
-/// The plans for `model`, best first; at least one, or the reason that it has none.
-pub(super) fn plans(model: &Model, options: &LoadOptions) -> Result<Vec<Plan>, EngineError> {
+/// The plans of `backend` for `model`, best first; at least one, or the reason that it has
+/// none.
+pub(crate) fn plans(
+    backend: &'static str,
+    model: &Model,
+    options: &LoadOptions,
+) -> Result<Vec<Plan>, EngineError> {
     let own = model.size().or(model.image_size()).unwrap_or((DEFAULT_SIDE, DEFAULT_SIDE));
     let whole = model.layout() != OutputLayout::Heads;
     let cut = if whole && !options.as_is { cut(model, options) } else { None };
     let mut plans = Vec::with_capacity(2);
     if let Some(cut) = cut {
         // An input that a cut model does not take, no other does.
-        plans.push(Plan::new(cut, own, options.input)?);
+        plans.push(Plan::new(backend, cut, own, options.input)?);
     }
-    match Plan::new(model.clone(), own, options.input) {
+    match Plan::new(backend, model.clone(), own, options.input) {
         Ok(plan) => plans.push(plan),
         Err(error) if plans.is_empty() => return Err(error),
         Err(_) => {}
@@ -60,27 +66,32 @@ fn cut(model: &Model, options: &LoadOptions) -> Option<Model> {
 
 impl Plan {
     /// `own` is the size that the model was exported for or names.
-    fn new(model: Model, own: (usize, usize), wanted: InputShape) -> Result<Self, EngineError> {
-        let sides = sides(&model);
+    fn new(
+        backend: &'static str,
+        model: Model,
+        own: (usize, usize),
+        wanted: InputShape,
+    ) -> Result<Self, EngineError> {
+        let sides = sides(backend, &model);
         if let Some(batch) = model.batch().filter(|&batch| batch != 1) {
             return Err(sides.refuse(format!(
                 "it was exported for batches of {batch}; export it with batch=1 or dynamic=True"
             )));
         }
         let (shapes, base) = sides.policy(own, wanted)?;
-        Ok(Self { model, shapes, base })
+        Ok(Self { backend, model, shapes, base })
     }
 
     /// Whether `shape` is one of this plan's inputs.
-    pub(super) fn accepts(&self, shape: Shape) -> Result<(), EngineError> {
-        sides(&self.model).accepts(self.shapes, shape)
+    pub(crate) fn accepts(&self, shape: Shape) -> Result<(), EngineError> {
+        sides(self.backend, &self.model).accepts(self.shapes, shape)
     }
 }
 
-fn sides(model: &Model) -> Sides {
+fn sides(backend: &'static str, model: &Model) -> Sides {
     let fixed = |index: usize| model.input().shape.get(index).and_then(Dim::fixed);
     Sides {
-        backend: NAME,
+        backend,
         model: model.name().to_owned(),
         height: fixed(2),
         width: fixed(3),
@@ -98,7 +109,7 @@ mod tests {
     fn plan(bytes: Vec<u8>, input: InputShape) -> Result<(ShapePolicy, Shape), String> {
         let model = Model::from_bytes(Path::new("yolo.onnx"), bytes).unwrap();
         let options = LoadOptions { input, as_is: true, ..LoadOptions::new(|| 0) };
-        let plans = plans(&model, &options).map_err(|error| error.to_string())?;
+        let plans = plans("openvino", &model, &options).map_err(|error| error.to_string())?;
         assert_eq!(plans.len(), 1);
         Ok((plans[0].shapes, plans[0].base))
     }
