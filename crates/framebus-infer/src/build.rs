@@ -5,7 +5,7 @@
 //! inputs that cameras use are built, the process restarts and loads the better one.
 
 use crate::backends::Returning;
-use framebus_engine::{Build, LoadOptions, Progress, Report, Shape};
+use framebus_engine::{Build, EngineError, LoadOptions, Progress, Report, Shape};
 use framebus_model::Model;
 use framebus_service::{Shutdown, Vitals, clock};
 use framebus_types::State;
@@ -58,7 +58,9 @@ impl Telling {
             let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
             let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
             let begin_ns = match *begun {
-                Some((shape, begin_ns)) if shape == progress.shape => begin_ns,
+                Some((shape, begin_ns)) if shape == progress.shape && progress.fraction > 0.0 => {
+                    begin_ns
+                }
                 _ => {
                     (*begun, *logged) = (Some((progress.shape, now_ns)), 0.0);
                     now_ns
@@ -129,19 +131,27 @@ impl Background {
             let model = Model::open(&model).map_err(|error| text(&error))?;
             let found = framebus_engine::backend(backend).map_err(|error| text(&error))?;
             // First the one that it begins with, which need not be the serving backend's.
-            let (mut done, mut wanted) = (Vec::new(), Vec::new());
-            while done.is_empty() || !wanted.is_empty() {
-                let built =
-                    found.build(&model, &options, &wanted, false).map_err(|error| text(&error))?;
-                if let Some(reason) = built.iter().find_map(|built| built.file.as_ref().err()) {
-                    return Err(format!("it cannot be kept: {reason}"));
+            let (mut done, mut wanted) = (Vec::new(), None);
+            loop {
+                match found.build(&model, &options, wanted.as_slice(), false) {
+                    Ok(built) => {
+                        let kept = built.iter().try_for_each(|built| match &built.file {
+                            Ok(_) => Ok(()),
+                            Err(reason) => Err(format!("it cannot be kept: {reason}")),
+                        });
+                        kept?;
+                        done.extend(built.iter().map(|built| built.shape));
+                    }
+                    // An input of the serving backend that this one will not be asked for.
+                    Err(EngineError::Unsupported { .. }) if wanted.is_some() => {}
+                    Err(error) => return Err(text(&error)),
                 }
-                if built.is_empty() {
-                    return Err("the backend has nothing to build".to_owned());
+                done.extend(wanted);
+                let in_use = shapes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                wanted = in_use.into_iter().find(|shape| !done.contains(shape));
+                if wanted.is_none() {
+                    break;
                 }
-                done.extend(built.iter().map(|built| built.shape).chain(wanted));
-                wanted = shapes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                wanted.retain(|shape| !done.contains(shape));
             }
             // The process restarts for it: so it must be sure to load.
             let options = LoadOptions { build: Build::Later, contexts: 1, ..options.clone() };

@@ -16,7 +16,7 @@ pub(super) static TENSORRT: [Key; 6] = [
     .also(&["lib", "path", "libnvinfer", "tensorrt"]),
     key("device", Kind::Int { min: 0, max: 63, unit: "" }, Default::Int(0))
         .doc(
-            "Number of the GPU, as `framebus doctor` lists them.",
+            "Number of the GPU, from 0; an error for a wrong one lists them.",
             "CUDA counts the fastest first, unless CUDA_DEVICE_ORDER says otherwise.",
         )
         .also(&["gpu", "gpu_id", "device_id", "ordinal"]),

@@ -57,13 +57,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let options = LoadOptions { report: Some(progress(&shutdown)), ..options };
     // Without --shape the one that `load` begins with; with it that one, too.
     let mut built = build(&model, &options, &[], args.again)?;
-    if !args.shape.is_empty() {
-        let more = build(&model, &options, &args.shape, args.again)?;
-        built.extend(
-            more.into_iter()
-                .filter(|new| !built.iter().any(|b| b.shape == new.shape))
-                .collect::<Vec<_>>(),
-        );
+    let known = |shape: &&Shape| built.iter().any(|built| built.shape == **shape);
+    let shapes: Vec<Shape> = args.shape.iter().filter(|shape| !known(shape)).copied().collect();
+    if !shapes.is_empty() {
+        built.extend(build(&model, &options, &shapes, args.again)?);
     }
     if args.json { as_json(&model, &built) } else { as_text(&model, &built) }
 }
