@@ -2,7 +2,7 @@
 # Installs what building, testing and demonstrating framebus needs, and only
 # what is missing. Safe to run again and again.
 #
-# usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx]
+# usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx] [--python-client]
 #   --quiet         one line when there is nothing to do
 #   --triton        also a Triton inference server, for the `triton` backend's tests
 #                   and benchmark (x86-64; 150 MB to fetch, 450 MB on disk)
@@ -10,6 +10,8 @@
 #                   23 MB to fetch, 55 MB on disk)
 #   --tensorrt-rtx  also TensorRT-RTX, which builds plans without a GPU, for the tests
 #                   of the TensorRT binding (x86-64; 89 MB to fetch, 225 MB on disk)
+#   --python-client also what the client for Python is tested with: a virtual environment
+#                   with iceoryx2 and numpy (x86-64; 18 MB to fetch, 120 MB on disk)
 #   NEXTEST=1       also install cargo-nextest (built from source, some minutes)
 #
 # What it touches: system packages through apt-get (with sudo when you are not
@@ -20,14 +22,15 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-QUIET=0 TRITON=0 KERNELS=0 TENSORRT_RTX=0
+QUIET=0 TRITON=0 KERNELS=0 TENSORRT_RTX=0 PYTHON_CLIENT=0
 for arg in "$@"; do
     case "$arg" in
         --quiet) QUIET=1 ;;
         --triton) TRITON=1 ;;
         --kernels) KERNELS=1 ;;
         --tensorrt-rtx) TENSORRT_RTX=1 ;;
-        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx]" ;;
+        --python-client) PYTHON_CLIENT=1 ;;
+        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx] [--python-client]" ;;
     esac
 done
 note() { [[ $QUIET == 1 ]] || ok "$@"; }
@@ -52,6 +55,10 @@ NVRTC_WHEEL_SHA256=a8d02f3cba345be56b1ffc3e74d8f61f02bb758dd31b0f20e12277a5a244f
 RTX_DIR="$FB_DATA/tensorrt-rtx"
 RTX_WHEEL=tensorrt-rtx-cu12-libs==1.7.1.116
 RTX_WHEEL_SHA256=68c2615fef1556e7721235682f460f3d78ab89df320a3f34a416367b144817a8
+
+# As crates/framebus-python/pyproject.toml has it: what is in Cargo.toml and nothing else.
+PYTHON_ICEORYX2=iceoryx2==0.10.0
+PYTHON_NUMPY='numpy>=1.24'
 
 # file name under .framebus/media | its sha256 | path inside the wheel
 PICTURES=(
@@ -454,6 +461,30 @@ PY
     warn "licence: TensorRT-RTX is NVIDIA's under its own terms (.framebus/tensorrt-rtx/LICENSE.txt); framebus neither contains nor redistributes it"
 }
 
+# ---- the client for Python (only with --python-client) -------------------------
+setup_python_client() {
+    if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
+        warn "SKIPPED the Python client's environment: its wheels were tried on x86_64 only, this is $(uname -sm); tests that need it will say SKIPPED"
+        return
+    fi
+    local folder="$FB_DATA/python-client" want="$PYTHON_ICEORYX2 $PYTHON_NUMPY"
+    if [[ "$(cat "$folder/.stamp" 2>/dev/null)" == "$want" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
+        note "Python client's environment: present"
+        return
+    fi
+    # The distribution's own first, as for Triton.
+    local python=/usr/bin/python3
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || python="$(command -v python3)" || true
+    "${python:-/nowhere}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || die \
+        "the Python client needs Python 3.11 or newer, and python3 is $(python3 --version 2>&1)" \
+        "next: install one (Debian 12 and Ubuntu 24.04 have it: apt-get install python3), then run the command again"
+    say "installing iceoryx2 and numpy with pip (18 MB) into .framebus/python-client"
+    new_venv "$python" "$folder"
+    pip_in "$folder" install --only-binary=:all: "$PYTHON_ICEORYX2" "$PYTHON_NUMPY"
+    echo "$want" >"$folder/.stamp"
+    ok "Python client's environment: .framebus/python-client"
+}
+
 setup_packages
 setup_rust
 setup_openvino
@@ -464,4 +495,5 @@ setup_footage
 [[ $TRITON == 0 ]] || setup_triton
 [[ $KERNELS == 0 ]] || setup_nvrtc
 [[ $TENSORRT_RTX == 0 ]] || setup_tensorrt_rtx
+[[ $PYTHON_CLIENT == 0 ]] || setup_python_client
 ok "set-up: everything is in place"

@@ -8,8 +8,9 @@ set -euo pipefail
 cd "$FB_ROOT"
 
 # The server that the triton backend is tested with, the library that engines are built
-# with, and the compiler that the committed PTX is compared with.
-scripts/setup.sh --quiet --triton --tensorrt-rtx --kernels
+# with, the compiler that the committed PTX is compared with, and the Python client's
+# dependencies.
+scripts/setup.sh --quiet --triton --tensorrt-rtx --kernels --python-client
 
 # A test whose model, footage or library is missing fails instead of skipping:
 # the set-up has just put them all in place.

@@ -1,0 +1,275 @@
+"""The only module that knows iceoryx2."""
+
+import ctypes
+import importlib.metadata
+import os
+import time
+import weakref
+from typing import Any
+
+from .domain import Domain
+from .errors import (
+    AbsentError,
+    FramebusError,
+    FullError,
+    HeldError,
+    ReleasedError,
+    TransportError,
+    VersionError,
+)
+
+_ICEORYX2 = "0.10.0"
+try:
+    _found = importlib.metadata.version("iceoryx2")
+except importlib.metadata.PackageNotFoundError:
+    _found = "none"
+if _found != _ICEORYX2:
+    raise VersionError(
+        f"iceoryx2 {_ICEORYX2} is needed and {_found} is installed: other versions cannot see "
+        f"an instance's services; pip install iceoryx2=={_ICEORYX2}"
+    )
+
+import iceoryx2 as iox  # noqa: E402
+
+# What fails comes back as an exception, once and in our words.
+iox.set_log_level(iox.LogLevel.Fatal)
+
+# Nobody ever waits for a reader of this name; see framebus-bus/src/readers.rs.
+_OBSERVER = "observer:"
+# A signal is answered between two waits.
+_LONGEST_WAIT_S = 0.25
+
+
+def _transport(service: str, error: Exception) -> TransportError:
+    return TransportError(
+        f"bus service {service} failed: {error}; see `framebus status` whether the instance "
+        "runs, and open the client again"
+    )
+
+
+def _open_error(service: str, error: Exception) -> FramebusError:
+    word = str(error)
+    if word == "DoesNotExist":
+        return AbsentError(
+            f"nothing publishes {service} in this instance yet; is `framebus up` running with "
+            "the same instance and user, and is there such a camera?"
+        )
+    if "Incompatible" in word or "Corrupted" in word:
+        return VersionError(
+            f"cannot open bus service {service}: {word}; the instance's layouts are not of the "
+            "version that this package reads: install the package of the instance's own version"
+        )
+    return TransportError(f"cannot open bus service {service}: {word}; see `framebus doctor`")
+
+
+def _port_error(service: str, error: Exception) -> FramebusError:
+    word = str(error)
+    if word in ("ExceedsMaxSupportedListeners", "ExceedsMaxSupportedSubscribers"):
+        key = "frame_subscribers" if service.startswith("frames/") else "result_subscribers"
+        return FullError(
+            f"{service} has as many readers as it has room for: end one (a `framebus tap`, a "
+            f"subscriber), or raise bus.{key} and restart the instance"
+        )
+    return TransportError(f"cannot join bus service {service}: {word}; see `framebus doctor`")
+
+
+class Reader:
+    """One service's samples, and the event that wakes their reader."""
+
+    def __init__(
+        self, bus: "Bus", service: str, header: type[ctypes.Structure], name: str, newest: bool
+    ) -> None:
+        self.service = service
+        # The client may be forgotten before its readers are.
+        self._bus = bus
+        self._header = header
+        self._header_size = ctypes.sizeof(header)
+        self._subscriber: Any = None
+        self._listener: Any = None
+        self._process = os.getpid()
+        # Whatever settings its creator gave it: open, and never create.
+        key = iox.ServiceName.new(service)
+        try:
+            samples = (
+                bus.node.service_builder(key)
+                .publish_subscribe(iox.Slice[ctypes.c_uint8])
+                .user_header(header)
+                .open()
+            )
+        except iox.PublishSubscribeOpenError as error:
+            raise _open_error(service, error) from None
+        try:
+            events = bus.node.service_builder(key).event().open()
+        except iox.EventOpenError as error:
+            raise _open_error(service, error) from None
+        settings = samples.static_config
+        self.limit: int = settings.subscriber_max_borrowed_samples
+        try:
+            # First: nothing is sent between the two that does not wake.
+            self._listener = events.listener_builder().create()
+            builder = samples.subscriber_builder().name(iox.PortName.new(_OBSERVER + name))
+            if newest and settings.has_safe_overflow:
+                # Whatever is older would be dropped by its reader.
+                builder = builder.buffer_size(1)
+            self._subscriber = builder.create()
+            # A publisher knows only of readers that have looked for it once.
+            self._subscriber.has_samples()
+        except (iox.ListenerCreateError, iox.SubscriberCreateError) as error:
+            self._listener = None
+            raise _port_error(service, error) from None
+        except iox.ConnectionFailure as error:
+            raise _transport(service, error) from None
+
+    def _check_open(self) -> None:
+        if self._subscriber is None:
+            raise ReleasedError(f"this reader of {self.service} was closed; open another one")
+        # Parent and child would take each other's samples.
+        if os.getpid() != self._process:
+            raise ReleasedError(
+                f"this reader of {self.service} belongs to process {self._process}, and this is "
+                "a fork of it: open a client in each process (multiprocessing: use spawn)"
+            )
+
+    def receive(self) -> tuple[Any, Any, int, int] | None:
+        """A sample, a copy of its header, address and length of its payload. One copy:
+        what is checked is what is used, whatever the publisher writes afterwards."""
+        self._check_open()
+        try:
+            sample = self._subscriber.receive()
+        except iox.ReceiveError as error:
+            if str(error) == "ExceedsMaxBorrows":
+                raise HeldError(
+                    f"this reader holds {self.limit} samples of {self.service}, as many as it "
+                    "may: release frames and drop arrays made of them, or keep copies "
+                    "(`frame.y.copy()`)"
+                ) from None
+            raise _transport(self.service, error) from None
+        if sample is None:
+            return None
+        header = self._header.from_buffer_copy(
+            ctypes.string_at(sample.user_header_ptr, self._header_size)
+        )
+        return sample, header, sample.payload_ptr, sample.payload().number_of_elements
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until something was sent, or `seconds`; other threads run meanwhile."""
+        self._check_open()
+        timeout = iox.Duration.from_secs_f64(min(max(seconds, 0.0), _LONGEST_WAIT_S))
+        try:
+            self._listener.timed_wait(timeout)
+        except iox.ListenerWaitError as error:
+            # Python answers the signal when this returns.
+            if "Interrupt" not in str(error):
+                raise _transport(self.service, error) from None
+
+    def drain(self) -> None:
+        """Forgets the events so far; to be called before a look."""
+        if self._listener is not None:
+            try:
+                self._listener.try_wait()
+            except iox.ListenerWaitError as error:
+                if "Interrupt" not in str(error):
+                    raise _transport(self.service, error) from None
+
+    def close(self) -> None:
+        """Leaves the service. Samples that are held stay valid."""
+        self._subscriber = self._listener = None
+
+
+class WaitSet:
+    """Sleeps until one of several readers has something."""
+
+    def __init__(self, readers: list[Reader]) -> None:
+        self._readers = readers
+        try:
+            self._set = (
+                iox.WaitSetBuilder.new()
+                .signal_handling_mode(iox.SignalHandlingMode.Disabled)
+                .create(iox.ServiceType.Ipc)
+            )
+            self._guards = [self._set.attach_notification(reader._listener) for reader in readers]
+        except (iox.WaitSetCreateError, iox.WaitSetAttachmentError) as error:
+            raise _transport("wait set", error) from None
+        ids = map(iox.WaitSetAttachmentId.from_guard, self._guards)
+        self._numbers = {id: number for number, id in enumerate(ids)}
+
+    def wait(self, seconds: float) -> list[int]:
+        """Sleeps `seconds` at most. Numbers of the readers that have something; what woke
+        them is forgotten, so that they have to look now."""
+        if self._set is None:
+            raise ReleasedError("this wait set was closed; make another one")
+        timeout = iox.Duration.from_secs_f64(min(max(seconds, 0.0), _LONGEST_WAIT_S))
+        try:
+            woken, _ = self._set.wait_and_process_with_timeout(timeout)
+        except iox.WaitSetRunError as error:
+            if "Interrupt" not in str(error):
+                raise _transport("wait set", error) from None
+            return []
+        numbers = [self._numbers[id] for id in woken if id in self._numbers]
+        for number in numbers:
+            self._readers[number].drain()
+        return numbers
+
+    def close(self) -> None:
+        """Gives the listeners back."""
+        self._guards.clear()
+        self._set = None
+
+
+class Bus:
+    """This process as a member of an instance's domain."""
+
+    def __init__(self, domain: Domain, process: str) -> None:
+        domain.check()
+        config = iox.config.default()
+        config.global_cfg.prefix = iox.FileName.new(domain.prefix)
+        config.global_cfg.root_path = iox.Path.new(str(domain.folder))
+        try:
+            node = (
+                iox.NodeBuilder.new()
+                .name(iox.NodeName.new(process))
+                .config(config)
+                .signal_handling_mode(iox.SignalHandlingMode.Disabled)
+                .create(iox.ServiceType.Ipc)
+            )
+        except iox.NodeCreationFailure as error:
+            raise TransportError(
+                f"cannot join instance {domain.instance}: {error}; see `framebus doctor`"
+            ) from None
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        # The interpreter drops nothing in order when it ends; what it leaves is
+        # a dead member, which the instance then has to clean up.
+        self._nodes = [node]
+        self._finalizer = weakref.finalize(self, _leave, os.getpid(), self._nodes, self._readers)
+
+    @property
+    def node(self) -> Any:
+        """iceoryx2's node."""
+        if not self._nodes:
+            raise ReleasedError("this client was closed; open another one")
+        return self._nodes[0]
+
+    def reader(
+        self, service: str, header: type[ctypes.Structure], name: str, newest: bool
+    ) -> Reader:
+        """Joins a service as an observer."""
+        reader = Reader(self, service, header, name, newest)
+        self._readers.add(reader)
+        return reader
+
+    def close(self) -> None:
+        """Leaves the instance."""
+        self._finalizer()
+
+
+def _leave(owner: int, nodes: list[Any], readers: "weakref.WeakSet[Reader]") -> None:
+    # A forked child has the same objects, and they are its parent's.
+    if os.getpid() == owner:
+        for reader in list(readers):
+            reader.close()
+        nodes.clear()
+
+
+def deadline(timeout: float | None) -> float:
+    """When a wait of `timeout` seconds ends; `None`: never."""
+    return float("inf") if timeout is None else time.monotonic() + timeout

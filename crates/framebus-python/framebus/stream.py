@@ -1,0 +1,141 @@
+"""What streams of results and of frames have in common."""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from .bus import Reader, WaitSet, deadline
+from .errors import BadHeader
+
+T = TypeVar("T")
+
+# Samples that one look passes over: a publisher that sends nothing but garbage must
+# not keep a reader from its other work.
+_SKIPS_MAX = 64
+
+_log = logging.getLogger("framebus")
+
+
+class Stream(ABC, Generic[T]):
+    """Samples of one service with losses counted. For one thread at a time."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._last: tuple[int, int] | None = None
+        self._lost = 0
+        self._lag_ns = 0
+        self._bad_headers = 0
+
+    @abstractmethod
+    def _decode(self, sample: Any, header: Any, address: int, length: int) -> T | None:
+        """Checks a sample; `None` for one to pass over."""
+
+    def poll(self) -> T | None:
+        """What is already there, or `None`."""
+        for _ in range(_SKIPS_MAX):
+            taken = self._reader.receive()
+            if taken is None:
+                return None
+            try:
+                item = self._decode(*taken)
+            except BadHeader as error:
+                self._bad_headers += 1
+                # Ever more rarely, so that a flood does not fill the disk.
+                if self._bad_headers.bit_count() == 1:
+                    _log.warning(
+                        "%s: sample skipped (%d so far): %s",
+                        self._reader.service, self._bad_headers, error,
+                    )  # fmt: skip
+                continue
+            finally:
+                # A sample that was passed over goes back before the next one comes.
+                del taken
+            if item is not None:
+                return item
+        return None
+
+    def wait(self, timeout: float | None = None) -> T | None:
+        """The next one; `None` when none comes within `timeout` seconds. Without a
+        timeout it waits as long as it takes."""
+        end = deadline(timeout)
+        while (item := self.poll()) is None:
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            self._reader.wait(left)
+        return item
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        item = self.wait()
+        assert item is not None
+        return item
+
+    def _counted(self, epoch_ns: int, number: int, sent_ns: int, *, from_zero: bool) -> None:
+        """Takes note of a sample's number. `from_zero`: numbers of a restarted
+        publisher that are missing at their beginning count as lost."""
+        if self._last is not None:
+            last_epoch, last = self._last
+            if last_epoch == epoch_ns:
+                self._lost += max(0, number - last - 1)
+            elif from_zero:
+                self._lost += number
+        self._last = (epoch_ns, number)
+        self._lag_ns = time.monotonic_ns() - sent_ns
+
+    @property
+    def lost(self) -> int:
+        """How many were overwritten before this reader took them."""
+        return self._lost
+
+    @property
+    def lag_ms(self) -> float:
+        """How long the one taken last had waited for this reader, ms."""
+        return self._lag_ns / 1e6
+
+    @property
+    def bad_headers(self) -> int:
+        """How many were skipped because their header contradicted their payload."""
+        return self._bad_headers
+
+    def close(self) -> None:
+        """Gives up the reader's place."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Selector:
+    """Sleeps until one of several streams has something: for one thread that reads many.
+    What a wake-up costs does not grow with their number."""
+
+    def __init__(self, *streams: Stream[Any]) -> None:
+        self._streams = streams
+        self._set = WaitSet([stream._reader for stream in streams])
+
+    def wait(self, timeout: float | None = None) -> list[Stream[Any]]:
+        """Those that have something, each to be polled until it says `None`; empty when
+        `timeout` seconds have passed."""
+        end = deadline(timeout)
+        while True:
+            left = end - time.monotonic()
+            woken = self._set.wait(left)
+            if woken or left <= 0:
+                return [self._streams[number] for number in woken]
+
+    def close(self) -> None:
+        """Ends it; the streams go on."""
+        self._set.close()
