@@ -1,6 +1,6 @@
 //! The Python client reads what readers in Rust read, and can hold nobody up.
 
-use framebus_tests::{Collector, Row, World, openvino, repository, skip, wait_until};
+use framebus_tests::{Collector, Process, Row, World, openvino, repository, skip, wait_until};
 use framebus_types::Outcome;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -47,6 +47,22 @@ fn live(world: &World) -> PathBuf {
         source = "test:green?width=320&height=192&fps=20"
         "#
     ))
+}
+
+/// The live instance, when its first results are there.
+fn started(world: &World) -> (Collector, Process) {
+    let config = live(world);
+    let results = Collector::start(&world.domain());
+    let up = world.up(&config);
+    results.wait_more("red", 5, 60);
+    (results, up)
+}
+
+/// Ends the instance, whose readers have ended, in order.
+fn stop(mut up: Process, world: &World) {
+    up.signal(Signal::TERM);
+    assert_eq!(up.wait(30).code, Some(0), "{}", up.stderr());
+    world.assert_gone();
 }
 
 fn assert_unbroken(rows: &[Row]) {
@@ -111,10 +127,7 @@ fn python_reads_what_rust_reads() {
     if !openvino() {
         return;
     }
-    let config = live(&world);
-    let results = Collector::start(&world.domain());
-    let mut up = world.up(&config);
-    results.wait_more("red", 5, 60);
+    let (results, up) = started(&world);
     results.wait_more("green", 5, 60);
     let root = world.root().display().to_string();
     let args = [&*script("tests/dump.py"), world.instance(), &root, "200"];
@@ -145,9 +158,7 @@ fn python_reads_what_rust_reads() {
         assert!(rows.iter().filter(found).count() > 50, "{camera} is among them, with boxes");
     }
     drop(results);
-    up.signal(Signal::TERM);
-    assert_eq!(up.wait(30).code, Some(0), "{}", up.stderr());
-    world.assert_gone();
+    stop(up, &world);
 }
 
 #[test]
@@ -157,10 +168,7 @@ fn the_python_examples_print_what_they_promise() {
     if !openvino() {
         return;
     }
-    let config = live(&world);
-    let results = Collector::start(&world.domain());
-    let mut up = world.up(&config);
-    results.wait_more("red", 5, 60);
+    let (results, up) = started(&world);
     let args = [&*script("examples/subscriber.py"), world.instance()];
     let mut subscriber = world.start("subscriber", &python, &args);
     let args = [&*script("examples/pixels.py"), world.instance(), "red"];
@@ -179,9 +187,7 @@ fn the_python_examples_print_what_they_promise() {
     assert!(line.starts_with("red #") && (mean - 81.5).abs() < 1.5, "{line}");
     assert!(line.contains("[red"), "the frame's own result came with it: {line}");
     drop((subscriber, pixels, results));
-    up.signal(Signal::TERM);
-    assert_eq!(up.wait(30).code, Some(0), "{}", up.stderr());
-    world.assert_gone();
+    stop(up, &world);
 }
 
 #[test]
@@ -191,10 +197,7 @@ fn python_readers_that_hold_everything_or_die_disturb_nobody() {
     if !openvino() {
         return;
     }
-    let config = live(&world);
-    let results = Collector::start(&world.domain());
-    let mut up = world.up(&config);
-    results.wait_more("red", 5, 60);
+    let (results, up) = started(&world);
     let root = world.root().display().to_string();
     let args = [&*script("tests/hold.py"), world.instance(), &root, "red"];
     let mut holder = world.start("holder", &python, &args);
@@ -225,7 +228,5 @@ fn python_readers_that_hold_everything_or_die_disturb_nobody() {
     world.kill(next.pid());
     assert_eq!(next.wait(10).signal, Some(9));
     drop(results);
-    up.signal(Signal::TERM);
-    assert_eq!(up.wait(30).code, Some(0), "{}", up.stderr());
-    world.assert_gone();
+    stop(up, &world);
 }

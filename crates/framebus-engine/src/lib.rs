@@ -8,6 +8,7 @@
 mod answer;
 pub mod api;
 mod building;
+mod hand_out;
 mod letterboxes;
 pub mod openvino;
 mod plan;

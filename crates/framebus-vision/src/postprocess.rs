@@ -100,8 +100,7 @@ impl Postprocess {
         thresholds.check()?;
         let decoded =
             self.heads.run(output, thresholds.confidence, thresholds.classes, &mut self.candidates);
-        let kept = self.nms.run(&self.candidates, thresholds.iou, thresholds.max_detections);
-        Ok(finish(&self.candidates, decoded, kept, letterbox, out))
+        Ok(self.suppressed(decoded, thresholds, letterbox, out))
     }
 
     /// As [`Self::run_heads`] where a GPU has read the maps: `cells` are those that
@@ -134,8 +133,19 @@ impl Postprocess {
             }
         }
         let decoded = sieve.counts;
+        Ok(self.suppressed(decoded, thresholds, letterbox, out))
+    }
+
+    /// What suppression leaves of the candidates.
+    fn suppressed(
+        &mut self,
+        decoded: DecodeCounts,
+        thresholds: &Thresholds<'_>,
+        letterbox: &Letterbox,
+        out: &mut Vec<Detection>,
+    ) -> Counts {
         let kept = self.nms.run(&self.candidates, thresholds.iou, thresholds.max_detections);
-        Ok(finish(&self.candidates, decoded, kept, letterbox, out))
+        finish(&self.candidates, decoded, kept, letterbox, out)
     }
 }
 

@@ -6,6 +6,7 @@ use super::{NAME, describe, message};
 use crate::api::{
     Context, Engine, EngineError, EngineInfo, Head, LoadOptions, Mode, Precision, Shape,
 };
+use crate::hand_out::HandOut;
 use crate::plan::Plan;
 use framebus_model::OutputLayout;
 use openvino::{
@@ -21,9 +22,7 @@ pub(super) struct OpenVinoEngine {
     device: DeviceType<'static>,
     /// Its own, so that properties of one model are not another's.
     core: Core,
-    /// The contexts of the base shape, until they are handed out.
-    ready: Vec<Box<dyn Context>>,
-    handed_out: Vec<Shape>,
+    hand_out: HandOut,
 }
 
 impl OpenVinoEngine {
@@ -67,15 +66,8 @@ impl OpenVinoEngine {
                 "this device does not compute in the precision that was asked for"
             );
         }
-        Ok(Self {
-            info,
-            plan,
-            options: options.clone(),
-            device: device.to_owned(),
-            core,
-            ready,
-            handed_out: Vec::new(),
-        })
+        let hand_out = HandOut::new(info.base, ready);
+        Ok(Self { info, plan, options: options.clone(), device: device.to_owned(), core, hand_out })
     }
 }
 
@@ -85,18 +77,14 @@ impl Engine for OpenVinoEngine {
     }
 
     fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
-        if self.handed_out.contains(&shape) {
-            return Ok(Vec::new());
+        if let Some(ready) = self.hand_out.ready(shape) {
+            return Ok(ready);
         }
-        let contexts = if shape == self.info.base {
-            std::mem::take(&mut self.ready)
-        } else {
-            self.plan.accepts(shape)?;
-            let mut compiled = compile(&mut self.core, &self.plan, shape, &self.device)?;
-            let count = self.info.contexts;
-            make_contexts(&mut compiled, &self.plan, shape, count, &self.options)?
-        };
-        self.handed_out.push(shape);
+        self.plan.accepts(shape)?;
+        let mut compiled = compile(&mut self.core, &self.plan, shape, &self.device)?;
+        let count = self.info.contexts;
+        let contexts = make_contexts(&mut compiled, &self.plan, shape, count, &self.options)?;
+        self.hand_out.made(shape);
         Ok(contexts)
     }
 }

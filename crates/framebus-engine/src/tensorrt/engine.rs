@@ -8,6 +8,7 @@ use super::network::TensorRtNetwork;
 use super::{NAME, failed, unavailable};
 use crate::answer::{MAX_SCALES, anchors, whole};
 use crate::api::{Context, Engine, EngineError, EngineInfo, Head, LoadOptions, Mode, Shape};
+use crate::hand_out::HandOut;
 use crate::plan::Plan;
 use framebus_cuda::{BufferSet, Device, Element, Lane, Outputs, Scale, Spec};
 use framebus_model::OutputLayout;
@@ -26,9 +27,7 @@ pub(super) struct TensorRtEngine {
     options: LoadOptions,
     device: Device,
     runtime: Runtime,
-    /// The contexts of the base shape, until they are handed out.
-    ready: Vec<Box<dyn Context>>,
-    handed_out: Vec<Shape>,
+    hand_out: HandOut,
 }
 
 impl TensorRtEngine {
@@ -66,10 +65,11 @@ impl TensorRtEngine {
             labels: plan.model.labels().to_vec(),
             returns: false,
         };
-        let (ready, handed_out) = (Vec::new(), Vec::new());
+        let hand_out = HandOut::new(info.base, Vec::new());
         let options = options.clone();
-        let mut engine = Self { info, plan, builder, options, device, runtime, ready, handed_out };
-        engine.ready = engine.make_contexts(engine.info.base)?;
+        let mut engine = Self { info, plan, builder, options, device, runtime, hand_out };
+        let base = engine.info.base;
+        engine.hand_out = HandOut::new(base, engine.make_contexts(base)?);
         // Inputs of other shapes come later, while this one runs.
         engine.builder.build_now();
         Ok(engine)
@@ -139,16 +139,12 @@ impl Engine for TensorRtEngine {
     }
 
     fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
-        if self.handed_out.contains(&shape) {
-            return Ok(Vec::new());
+        if let Some(ready) = self.hand_out.ready(shape) {
+            return Ok(ready);
         }
-        let contexts = if shape == self.info.base {
-            std::mem::take(&mut self.ready)
-        } else {
-            self.plan.accepts(shape)?;
-            self.make_contexts(shape)?
-        };
-        self.handed_out.push(shape);
+        self.plan.accepts(shape)?;
+        let contexts = self.make_contexts(shape)?;
+        self.hand_out.made(shape);
         Ok(contexts)
     }
 }

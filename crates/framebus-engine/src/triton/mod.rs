@@ -29,6 +29,7 @@ pub use cure::is_local;
 use crate::api::{
     Backend, Context, Engine, EngineError, EngineInfo, LoadOptions, Mode, Precision, Shape,
 };
+use crate::hand_out::HandOut;
 use client::{Client, Fault, Io};
 use context::{Common, TritonContext};
 use contract::Contract;
@@ -138,8 +139,7 @@ struct TritonEngine {
     /// Kept for connections of contexts to come.
     settings: Settings,
     io: Arc<Io>,
-    ready: Vec<Box<dyn Context>>,
-    handed_out: Vec<Shape>,
+    hand_out: HandOut,
 }
 
 impl TritonEngine {
@@ -196,9 +196,9 @@ impl TritonEngine {
             timeout: Duration::from_millis(settings.timeout_ms),
             clock: options.clock,
         };
-        let (ready, handed_out) = (Vec::new(), Vec::new());
-        let mut engine = Self { info, common, settings, io, ready, handed_out };
-        engine.ready = engine.make_contexts(base)?;
+        let hand_out = HandOut::new(base, Vec::new());
+        let mut engine = Self { info, common, settings, io, hand_out };
+        engine.hand_out = HandOut::new(base, engine.make_contexts(base)?);
         Ok(engine)
     }
 
@@ -221,16 +221,12 @@ impl Engine for TritonEngine {
     }
 
     fn contexts(&mut self, shape: Shape) -> Result<Vec<Box<dyn Context>>, EngineError> {
-        if self.handed_out.contains(&shape) {
-            return Ok(Vec::new());
+        if let Some(ready) = self.hand_out.ready(shape) {
+            return Ok(ready);
         }
-        let contexts = if shape == self.info.base {
-            std::mem::take(&mut self.ready)
-        } else {
-            self.common.contract.sides.accepts(self.info.shapes, shape)?;
-            self.make_contexts(shape)?
-        };
-        self.handed_out.push(shape);
+        self.common.contract.sides.accepts(self.info.shapes, shape)?;
+        let contexts = self.make_contexts(shape)?;
+        self.hand_out.made(shape);
         Ok(contexts)
     }
 }
