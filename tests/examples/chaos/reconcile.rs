@@ -2,14 +2,16 @@
 
 use crate::inject::{Fault, SECOND_NS, Target};
 use crate::pattern::CAMERAS;
-use crate::watch::Log;
+use crate::watch::{Answer, Frame, Log};
 use framebus_types::{Counter, Outcome, Role};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A frame that was published so long before its camera or the inference process was
-/// killed may not have been taken or answered yet.
+/// killed may not have been taken or answered yet, and that it was overwritten may not
+/// have been said yet: health records come once a second. On a machine that stands still
+/// meanwhile it is longer, see [`on_the_way_ns`].
 const ON_THE_WAY_NS: u64 = SECOND_NS;
 /// Inference answers all cameras again within so long after it answered the first.
 const ALL_BACK_NS: u64 = SECOND_NS;
@@ -33,6 +35,8 @@ pub(crate) struct Account {
     pub(crate) camera_killed: u64,
     /// Frames without a result at all other times.
     pub(crate) unanswered: u64,
+    /// Which these were, and which fault came before and after them.
+    pub(crate) examples: Vec<String>,
     /// Frames that inference says were overwritten before it took them.
     pub(crate) missed: u64,
     /// Records in the sink's file.
@@ -76,14 +80,6 @@ pub(crate) fn account(log: &Log, faults: &[Fault], records: &Path) -> Account {
         .map(|(first, last, count)| (last - first + 1).saturating_sub(*count))
         .sum();
 
-    let away: Vec<(u64, u64)> = faults
-        .iter()
-        .filter(|fault| matches!(fault.target, Target::Infer | Target::Up))
-        .map(|fault| {
-            let back_ns = fault.back_ns.map_or(u64::MAX, |back_ns| back_ns + ALL_BACK_NS);
-            (fault.start_ns.saturating_sub(ON_THE_WAY_NS), back_ns)
-        })
-        .collect();
     let within = |at_ns: u64, windows: &[(u64, u64)]| {
         windows.iter().any(|&(from_ns, to_ns)| (from_ns..=to_ns).contains(&at_ns))
     };
@@ -92,10 +88,23 @@ pub(crate) fn account(log: &Log, faults: &[Fault], records: &Path) -> Account {
     let (first_ns, last_ns) = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
     let there_ns = first_ns + ALL_BACK_NS..last_ns.saturating_sub(ON_THE_WAY_NS);
     for (camera, frames) in log.frames.iter().enumerate() {
+        let published: BTreeMap<(u64, u64), u64> = frames
+            .iter()
+            .map(|frame| ((frame.epoch_ns, frame.sequence), frame.publish_ns))
+            .collect();
+        let from_ns = |fault: &Fault| on_the_way_ns(fault, camera, &published, &log.answers);
+        let away: Vec<(u64, u64)> = faults
+            .iter()
+            .filter(|fault| matches!(fault.target, Target::Infer | Target::Up))
+            .map(|fault| {
+                let back_ns = fault.back_ns.map_or(u64::MAX, |back_ns| back_ns + ALL_BACK_NS);
+                (from_ns(fault), back_ns)
+            })
+            .collect();
         let killed: Vec<(u64, u64)> = faults
             .iter()
             .filter(|fault| fault.target == Target::Capture(camera) && fault.is_kill())
-            .map(|fault| (fault.start_ns.saturating_sub(ON_THE_WAY_NS), fault.start_ns))
+            .map(|fault| (from_ns(fault), fault.start_ns))
             .collect();
         for frame in frames {
             account.frames += 1;
@@ -109,6 +118,7 @@ pub(crate) fn account(log: &Log, faults: &[Fault], records: &Path) -> Account {
                 account.camera_killed += 1;
             } else {
                 account.unanswered += 1;
+                account.examples.push(describe(camera, frame, faults));
             }
         }
     }
@@ -117,6 +127,38 @@ pub(crate) fn account(log: &Log, faults: &[Fault], records: &Path) -> Account {
     account.missed = inference.map(|(_, record)| record.counter(Counter::Missed)).sum();
     records_of(records, &answered, &mut account);
     account
+}
+
+/// Since when frames of a camera may have been lost with the process that `fault` hit:
+/// those that were published after the newest one whose answer is older than
+/// [`ON_THE_WAY_NS`].
+fn on_the_way_ns(
+    fault: &Fault,
+    camera: usize,
+    published: &BTreeMap<(u64, u64), u64>,
+    answers: &[Answer],
+) -> u64 {
+    let from_ns = fault.start_ns.saturating_sub(ON_THE_WAY_NS);
+    let before =
+        answers.iter().rev().filter(|answer| answer.camera == camera && answer.result_ns < from_ns);
+    let newest_ns = before
+        .filter_map(|answer| published.get(&(answer.epoch_ns, answer.sequence)))
+        .next()
+        .copied();
+    newest_ns.unwrap_or(from_ns).min(from_ns)
+}
+
+fn describe(camera: usize, frame: &Frame, faults: &[Fault]) -> String {
+    let name = |fault: &Fault| {
+        let seconds = (fault.start_ns as f64 - frame.publish_ns as f64) / SECOND_NS as f64;
+        format!("{:?} {seconds:+.2} s", fault.target)
+    };
+    let after = faults.iter().filter(|fault| fault.start_ns > frame.publish_ns);
+    let before = faults.iter().filter(|fault| fault.start_ns <= frame.publish_ns);
+    let after = after.min_by_key(|fault| fault.start_ns).map(name);
+    let before = before.max_by_key(|fault| fault.start_ns).map(name);
+    let camera = CAMERAS[camera].name;
+    format!("{camera} {} #{}: {before:?}, {after:?}", frame.epoch_ns, frame.sequence)
 }
 
 fn records_of(path: &Path, answered: &BTreeSet<Key>, account: &mut Account) {

@@ -185,6 +185,7 @@ impl Outcome {
             &self.log.contradictions,
             &self.leftovers,
             &troubles,
+            if self.account.unexplained() > 0 { &self.account.examples } else { &Vec::new() },
         ];
         let examples = examples.into_iter().flatten();
         lines.extend(examples.take(10).map(|example| format!("       {example}")));
@@ -212,6 +213,7 @@ impl Outcome {
                 "else": self.account.unanswered,
                 "missed": self.account.missed,
                 "unexplained": self.account.unexplained(),
+                "examples": self.account.examples.iter().take(20).collect::<Vec<_>>(),
             },
             "records": self.account.records,
             "torn": self.log.torn.len(),
