@@ -5,8 +5,8 @@
 
 use crate::BadHeader;
 use framebus_types::{
-    Detection, Fourcc, FrameHeader, Health, MAX_PLANES, Outcome, Reason, ResultHeader, Role, State,
-    VERSION, text,
+    Detection, Direction, Event, EventKind, Fourcc, FrameHeader, Health, MAX_PLANES, Outcome,
+    Reason, ResultHeader, Role, State, VERSION, text,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +67,19 @@ pub fn check_result(header: &ResultHeader, len: usize) -> Result<(Outcome, Reaso
         return Err(BadHeader::Count { count: header.count, extra: header.extra, len });
     }
     Ok((Outcome::try_from(header.outcome)?, Reason::try_from(header.reason)?))
+}
+
+/// Whether an event can be understood.
+///
+/// # Errors
+/// What does not hold.
+pub fn check_event(event: &Event) -> Result<(), BadHeader> {
+    if event.version != VERSION {
+        return Err(BadHeader::Version { found: event.version, expected: VERSION });
+    }
+    EventKind::try_from(event.kind)?;
+    Direction::try_from(event.direction)?;
+    Ok(())
 }
 
 /// Whether a health record can be understood.

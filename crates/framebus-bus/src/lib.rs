@@ -2,7 +2,7 @@
 //!
 //! A [`Bus`] is one process's view of an instance (its [`Domain`]). It hands out
 //! publishers and subscribers for the three services of [`services`]: frames
-//! (one service per camera), results and health (one each per instance).
+//! (one service per camera), results, events and health (one each per instance).
 //! Beside each lies an event service, so that readers sleep until something is
 //! there.
 //!
@@ -26,6 +26,7 @@
 mod bus;
 mod domain;
 mod error;
+mod events;
 mod files;
 mod frames;
 pub mod header;
@@ -41,6 +42,7 @@ pub mod wake;
 pub use bus::{Bus, Cleaned};
 pub use domain::Domain;
 pub use error::{BadHeader, BusError};
+pub use events::{EventPublisher, EventSubscriber};
 pub use frames::{FrameLoan, FramePublisher, FrameSample, FrameSubscriber};
 pub use health::{HealthPublisher, HealthSubscriber};
 pub use results::{ResultPublisher, ResultSample, ResultSubscriber};

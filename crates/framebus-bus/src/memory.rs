@@ -57,6 +57,13 @@ pub fn results(spec: &ServiceSpec, max_detections: usize) -> Need {
     need(spec, payload, size_of::<ResultHeader>(), align_of::<ResultHeader>())
 }
 
+/// Memory for events.
+#[must_use]
+pub fn events(spec: &ServiceSpec) -> Need {
+    let payload = crate::services::EVENTS_OF_SAMPLE * size_of::<framebus_types::Event>();
+    need(spec, payload, 0, align_of::<framebus_types::Event>())
+}
+
 /// Memory for one health publisher with `records` records.
 #[must_use]
 pub fn health(spec: &ServiceSpec, records: usize) -> Need {

@@ -9,6 +9,7 @@
 //! | `frames/<camera>` latest | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 1 | 2 + `in_flight` | oldest goes |
 //! | `frames/<camera>` every-frame | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 2 + `in_flight` | publisher waits |
 //! | `results` | `[u8]` | `ResultHeader` | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes; publisher waits in an offline instance |
+//! | `events` | `[Event]` | – | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes |
 //! | `health` | `[Health]` | – | 96 | `result_subscribers` | 2 | 2 | oldest goes |
 //!
 //! Two publishers where one is meant: a restarted process may come back before
@@ -115,6 +116,16 @@ pub fn results(limits: &Limits) -> ServiceSpec {
         loans: 2,
         overflow: !limits.offline,
     }
+}
+
+/// Events that one sample holds at most; a frame with more takes several samples.
+pub const EVENTS_OF_SAMPLE: usize = 8;
+
+/// Events of the instance. Nobody waits for a reader: a sink that must lose nothing takes
+/// them from here to its own disk.
+#[must_use]
+pub fn events(limits: &Limits) -> ServiceSpec {
+    ServiceSpec { name: "events".to_owned(), overflow: true, ..results(limits) }
 }
 
 /// Health of all processes.

@@ -1,7 +1,9 @@
 //! Results as JSON, the same everywhere framebus prints them.
 
 use framebus_bus::ResultSample;
-use framebus_types::{Detection, PICTURE_FAULTS, ServerTimes, Stage, StageTimes};
+use framebus_types::{
+    Detection, Direction, Event, EventKind, PICTURE_FAULTS, ServerTimes, Stage, StageTimes,
+};
 use serde_json::{Map, Value, json};
 
 /// One result as a JSON object.
@@ -42,16 +44,50 @@ pub fn faults(flags: u32) -> Vec<&'static str> {
     names.map(|(_, name)| *name).collect()
 }
 
-/// `[{"label","class","score","box":[x1,y1,x2,y2]}, …]`, boxes in source pixels.
+/// One event as a JSON object.
+#[must_use]
+pub fn event(event: &Event) -> Value {
+    let kind = EventKind::try_from(event.kind).map_or("", EventKind::as_str);
+    let direction = Direction::try_from(event.direction).map_or("", Direction::as_str);
+    json!({
+        "id": event.id(),
+        "event": kind,
+        "camera": event.camera(),
+        "place": event.place(),
+        "direction": direction,
+        "track": event.track,
+        "label": event.label(),
+        "class": event.class,
+        "score": round(f64::from(event.score), 1e4),
+        "box": event.bbox.map(|edge| round(f64::from(edge), 1e2)),
+        "age_s": round(event.age_ns as f64 / 1e9, 1e3),
+        "wall_ns": event.wall_ns,
+        "epoch_ns": event.epoch_ns,
+        "sequence": event.sequence,
+        "width": event.width,
+        "height": event.height,
+    })
+}
+
+/// `[{"label","class","score","box":[x1,y1,x2,y2],"track","zones"}, …]`, boxes in source
+/// pixels; `track` and `zones` (numbers of the camera's zones, from 0) where there are any.
 #[must_use]
 pub fn detections(detections: &[Detection]) -> Value {
     let one = |found: &Detection| {
-        json!({
+        let mut value = json!({
             "label": found.label(),
             "class": found.class,
             "score": round(f64::from(found.score), 1e4),
             "box": found.bbox.map(|edge| round(f64::from(edge), 1e2)),
-        })
+        });
+        if found.track != 0 {
+            value["track"] = json!(found.track);
+        }
+        if found.zones != 0 {
+            let is_in = |zone: &u32| found.zones >> zone & 1 == 1;
+            value["zones"] = (0..u64::BITS).filter(is_in).collect();
+        }
+        value
     };
     Value::Array(detections.iter().map(one).collect())
 }

@@ -20,12 +20,17 @@
 //! back when it is dropped; a reader may hold two results and three frames of a
 //! camera at a time.
 
+mod events;
 mod frames;
 pub mod json;
 mod results;
 
+pub use events::Events;
 pub use framebus_bus::{BusError, FrameSample, ResultSample};
-pub use framebus_types::{Detection, Fourcc, FrameHeader, Outcome, Reason, ResultHeader, Stage};
+pub use framebus_types::{
+    Detection, Direction, Event, EventKind, Fourcc, FrameHeader, Outcome, Reason, ResultHeader,
+    Stage,
+};
 pub use frames::Frames;
 pub use results::Results;
 
@@ -67,6 +72,14 @@ impl Client {
     /// [`BusError::Absent`] while the instance does not run.
     pub fn results(&self) -> Result<Results, BusError> {
         Ok(Results::new(self.bus.join_results("client")?))
+    }
+
+    /// Subscribes to the events of all cameras, from now on.
+    ///
+    /// # Errors
+    /// [`BusError::Absent`] while the instance does not run.
+    pub fn events(&self) -> Result<Events, BusError> {
+        Ok(Events::new(self.bus.join_events("client")?))
     }
 
     /// Subscribes to the frames of one camera, from now on.

@@ -4,6 +4,21 @@ use crate::BusError;
 use framebus_bus::{ResultSample, ResultSubscriber};
 use std::time::Duration;
 
+/// How many are missing before the one with this epoch and number. Numbers are the
+/// publisher's word: one that jumps must not overflow.
+pub(crate) fn lost_before(last: Option<(u64, u64)>, epoch: u64, number: u64) -> u64 {
+    match last {
+        // Before our own start nothing was ours to lose.
+        None => 0,
+        Some((last_epoch, last)) if last_epoch == epoch => {
+            number.saturating_sub(last.saturating_add(1))
+        }
+        // A restarted publisher counts from 0; how much of the one before is missing,
+        // nobody can say.
+        Some(_) => number,
+    }
+}
+
 /// A stream of results.
 #[derive(Debug)]
 pub struct Results {
@@ -29,18 +44,7 @@ impl Results {
         if let Some(result) = &result {
             let (epoch, number) =
                 (result.header().result_epoch_ns, result.header().result_sequence);
-            // Numbers are the publisher's word: one that jumps must not overflow here.
-            let lost = match self.last {
-                // Before our own start nothing was ours to lose.
-                None => 0,
-                Some((last_epoch, last)) if last_epoch == epoch => {
-                    number.saturating_sub(last.saturating_add(1))
-                }
-                // A restarted publisher counts from 0; how much of the one
-                // before is missing, nobody can say.
-                Some(_) => number,
-            };
-            self.lost = self.lost.saturating_add(lost);
+            self.lost = self.lost.saturating_add(lost_before(self.last, epoch, number));
             self.last = Some((epoch, number));
         }
         Ok(result)

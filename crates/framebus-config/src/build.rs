@@ -1,13 +1,14 @@
 //! Valid values → the model. Only called when there is no error.
 
 use crate::model::{
-    Bus, Camera, Checks, Config, Decoder, Delivery, Log, LogFormat, LogLevel, Mode, Model, Pace,
-    PictureChecks, Precision, RtspTransport, Sink, SinkKind, TensorRt, Triton, TritonTransport, Up,
+    Anchor, Bus, Camera, Checks, Config, Decoder, Delivery, Line, Log, LogFormat, LogLevel, Mode,
+    Model, Pace, PictureChecks, Precision, RtspTransport, TensorRt, Tracking, Triton,
+    TritonTransport, Up, Zone,
 };
 use crate::parse::{Document, Entry};
 use crate::spec::section;
 use crate::value::Value;
-use crate::{CameraName, InstanceName, NameError, SinkName};
+use crate::{CameraName, InstanceName, NameError};
 use std::path::{Path, PathBuf};
 
 /// The value of a key, taken out of one variant of [`Value`]. Table and model are held together
@@ -52,6 +53,9 @@ macro_rules! word {
     };
 }
 
+// Below the macros, which it uses.
+mod sink;
+
 pub(crate) fn config(document: &Document, file: &Path) -> Config {
     Config {
         instance: one(document, "", |top| name::<InstanceName>(top, "instance")),
@@ -62,7 +66,10 @@ pub(crate) fn config(document: &Document, file: &Path) -> Config {
         tensorrt: one(document, "tensorrt", tensorrt),
         up: one(document, "up", up),
         cameras: document.entries("camera").map(camera).collect(),
-        sinks: document.entries("sink").map(sink).collect(),
+        tracking: one(document, "tracking", tracking),
+        zones: document.entries("zone").map(zone).collect(),
+        lines: document.entries("line").map(line).collect(),
+        sinks: document.entries("sink").map(sink::sink).collect(),
         file: file.to_owned(),
     }
 }
@@ -226,23 +233,41 @@ fn checks(entry: &Entry) -> PictureChecks {
     }
 }
 
-fn sink(entry: &Entry) -> Sink {
-    let cameras = get!(entry, "cameras", Names)
-        .iter()
-        .filter_map(|(name, _)| CameraName::try_from(name.as_str()).ok())
-        .collect();
-    Sink {
-        name: name::<SinkName>(entry, "name"),
+pub(crate) fn tracking(entry: &Entry) -> Tracking {
+    Tracking {
         enabled: get!(entry, "enabled", Bool),
-        kind: match get!(entry, "kind", Text).as_str() {
-            "jsonl" => SinkKind::Jsonl {
-                path: get!(entry, "path", Jsonl),
-                rotate_mib: int!(entry, "rotate_mib"),
-                keep: int!(entry, "keep"),
-            },
-            other => unreachable!("the table of keys has a sink kind {other} without a model"),
-        },
-        cameras,
+        high: get!(entry, "high", Float) as f32,
+        new: get!(entry, "new", Float) as f32,
+        min_frames: int!(entry, "min_frames"),
+        lost_s: get!(entry, "lost_s", Float),
+    }
+}
+
+fn zone(entry: &Entry) -> Zone {
+    Zone {
+        camera: name(entry, "camera"),
+        name: get!(entry, "name", Text),
+        points: get!(entry, "points", Points),
+        classes: get!(entry, "classes", Classes),
+        dwell_s: get!(entry, "dwell_s", Float),
+        anchor: word!(entry, "anchor", Anchor),
+    }
+}
+
+fn line(entry: &Entry) -> Line {
+    Line {
+        camera: name(entry, "camera"),
+        name: get!(entry, "name", Text),
+        from: get!(entry, "from", Point),
+        to: get!(entry, "to", Point),
+        classes: get!(entry, "classes", Classes),
+        anchor: word!(entry, "anchor", Anchor),
+    }
+}
+
+impl Default for Tracking {
+    fn default() -> Self {
+        tracking(&Entry::new(section("tracking")))
     }
 }
 

@@ -1,14 +1,15 @@
 //! What must fit together: required keys, unique names, keys that depend on each other.
 
+mod scene;
+mod sinks;
 mod triton;
 
 use crate::parse::{Document, Entry, Walk};
 use crate::source_parse::ParsedSource;
 use crate::spec::{Default, MAX_CAMERAS, MAX_SINKS, SECTIONS};
 use crate::value::Value;
-use crate::{JsonlPath, Source, suggest};
+use crate::{Source, suggest};
 use std::collections::BTreeMap;
-use std::path::Component;
 
 pub(crate) fn all(walk: &mut Walk<'_>, document: &Document) {
     missing(walk, document);
@@ -22,7 +23,8 @@ pub(crate) fn all(walk: &mut Walk<'_>, document: &Document) {
         ordered(walk, entry, "reconnect_min_ms", "reconnect_max_ms");
         camera(walk, entry);
     }
-    sinks(walk, document);
+    scene::all(walk, document);
+    sinks::all(walk, document);
 }
 
 fn missing(walk: &mut Walk<'_>, document: &Document) {
@@ -44,7 +46,9 @@ fn missing(walk: &mut Walk<'_>, document: &Document) {
         }
     }
     for entry in document.all() {
-        for key in entry.section.keys {
+        // While its kind is not known, neither are the keys that it needs.
+        let keys = entry.variant.map_or(&[][..], |variant| variant.keys);
+        for key in entry.section.keys.iter().chain(keys) {
             if matches!(key.default, Default::Required(_)) && entry.is_absent(key.name) {
                 walk.missing(entry.span.clone(), entry.key_path(key.name), key);
             }
@@ -82,6 +86,34 @@ fn ordered(walk: &mut Walk<'_>, entry: &Entry, min: &str, max: &str) {
         ),
         (None, None) => {}
     }
+}
+
+/// Names of the cameras.
+fn cameras(document: &Document) -> Vec<String> {
+    let names = document.entries("camera").filter_map(|entry| entry.found("name"));
+    let names = names.filter_map(|found| match &found.value {
+        Value::Text(name) => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Says that a camera is not there.
+fn no_such_camera(
+    walk: &mut Walk<'_>,
+    span: std::ops::Range<usize>,
+    path: String,
+    name: &str,
+    cameras: &[String],
+) {
+    let cameras: Vec<&str> = cameras.iter().map(String::as_str).collect();
+    let near = suggest::nearest(name, &cameras);
+    let message = if near.is_some() || cameras.is_empty() {
+        "there is no such camera".to_owned()
+    } else {
+        format!("there is no such camera; the cameras are {}", cameras.join(", "))
+    };
+    walk.value_error(span, path, false, message, near);
 }
 
 fn unique_names(walk: &mut Walk<'_>, document: &Document, section: &str, most: usize) {
@@ -166,73 +198,5 @@ fn camera(walk: &mut Walk<'_>, entry: &Entry) {
     }
     if user.is_none() && entry.is_absent("user") {
         refuse("password", true, "a password needs a user; add the key user");
-    }
-}
-
-fn sinks(walk: &mut Walk<'_>, document: &Document) {
-    let cameras: Vec<String> = document
-        .entries("camera")
-        .filter_map(|entry| match entry.found("name").map(|found| &found.value) {
-            Some(Value::Text(name)) => Some(name.clone()),
-            _ => None,
-        })
-        .collect();
-    let cameras: Vec<&str> = cameras.iter().map(String::as_str).collect();
-    let mut targets: Vec<(JsonlPath, String)> = Vec::new();
-    for entry in document.entries("sink") {
-        if let Some(Value::Names(names)) = entry.found("cameras").map(|found| &found.value) {
-            for (index, (name, span)) in names.iter().enumerate() {
-                if cameras.contains(&name.as_str()) {
-                    continue;
-                }
-                let near = suggest::nearest(name, &cameras);
-                let message = match near {
-                    Some(_) => "there is no such camera".to_owned(),
-                    None if cameras.is_empty() => "there is no such camera".to_owned(),
-                    None => {
-                        format!("there is no such camera; the cameras are {}", cameras.join(", "))
-                    }
-                };
-                let path = format!("{}[#{}]", entry.key_path("cameras"), index + 1);
-                walk.value_error(span.clone(), path, false, message, near);
-            }
-        }
-        if matches!(&*entry.value("enabled"), Value::Bool(false)) {
-            continue;
-        }
-        let Value::Jsonl(target) = entry.value("path").into_owned() else {
-            continue;
-        };
-        let target = match target {
-            // "./out" and "out" are one file.
-            JsonlPath::File(path) => JsonlPath::File(
-                path.components().filter(|part| *part != Component::CurDir).collect(),
-            ),
-            JsonlPath::Stdout => target,
-        };
-        match targets.iter().find(|(other, _)| *other == target) {
-            Some((_, first)) => {
-                let message = format!(
-                    "{first} writes there too, and lines would mix; give each sink its own file"
-                );
-                match entry.found("path") {
-                    Some(found) => walk.value_error(
-                        found.span.clone(),
-                        entry.key_path("path"),
-                        false,
-                        message,
-                        None,
-                    ),
-                    None => walk.error(
-                        entry.span.clone(),
-                        entry.key_path("path"),
-                        Some("\"-\" (default)".to_owned()),
-                        message,
-                        None,
-                    ),
-                }
-            }
-            None => targets.push((target, entry.path.clone())),
-        }
     }
 }

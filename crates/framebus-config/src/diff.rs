@@ -10,6 +10,8 @@ pub struct Diff {
     pub everything: bool,
     /// `[model]`, `[triton]` or `[tensorrt]` changed: inference starts anew.
     pub model: bool,
+    /// `[tracking]`, a `[[zone]]` or a `[[line]]` changed: inference starts anew.
+    pub scene: bool,
     /// `[up]` changed: the supervisor takes it over in place.
     pub up: bool,
     /// Names of enabled cameras that were not there, or not enabled.
@@ -39,6 +41,7 @@ impl Diff {
             model: old.model != new.model
                 || old.triton != new.triton
                 || old.tensorrt != new.tensorrt,
+            scene: old.tracking != new.tracking || old.zones != new.zones || old.lines != new.lines,
             up: old.up != new.up,
             cameras_added,
             cameras_removed,

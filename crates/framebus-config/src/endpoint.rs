@@ -173,7 +173,7 @@ fn address(authority: &str, tls: bool) -> Result<Endpoint, EndpointError> {
     }
 }
 
-fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     if host.parse::<IpAddr>().is_ok() {
         return true;
     }

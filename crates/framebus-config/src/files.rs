@@ -1,7 +1,7 @@
 //! What touches the disk: reading the file, and whether the files that it names exist.
 
 use crate::error::{ConfigError, ConfigErrors};
-use crate::model::{BackendName, Config, JsonlPath, SinkKind};
+use crate::model::{BackendName, Config, Jsonl, JsonlPath, Mqtt, SinkKind, Webhook};
 use crate::{InstanceName, Source, parse};
 use std::io;
 use std::ops::Range;
@@ -79,8 +79,8 @@ fn unreadable(error: &io::Error, what: &str) -> String {
 }
 
 /// Whether the files that a configuration names exist: the model, certificates for a
-/// Triton server that is used, TensorRT where it is named, file sources of enabled cameras, and the folders that enabled
-/// sinks write to.
+/// Triton server or sink that is used, TensorRT where it is named, file sources of enabled
+/// cameras, and the folders that enabled sinks write to.
 ///
 /// Kept out of [`parse`] because a configuration is often checked on another machine than the
 /// one that runs it.
@@ -137,15 +137,31 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
         }
     }
     for (index, sink) in config.sinks.iter().enumerate().filter(|(_, s)| s.enabled) {
-        let SinkKind::Jsonl { path: JsonlPath::File(path), .. } = &sink.kind else {
+        let name = sink.name.as_str();
+        for (key, path) in certificates(&sink.kind) {
+            if let Some(problem) = path.and_then(|path| missing(path, "file")) {
+                report("sink", index, name, key, problem);
+            }
+        }
+        let SinkKind::Jsonl(Jsonl { path: JsonlPath::File(path), .. }) = &sink.kind else {
             continue;
         };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(problem) = folder.and_then(|folder| missing(folder, "folder to write into")) {
-            report("sink", index, sink.name.as_str(), "path", Problem { path, ..problem });
+            report("sink", index, name, "path", Problem { path, ..problem });
         }
     }
     errors
+}
+
+fn certificates(kind: &SinkKind) -> Vec<(&'static str, Option<&Path>)> {
+    match kind {
+        SinkKind::Mqtt(Mqtt { ca, cert, key, .. }) => {
+            vec![("ca", ca.as_deref()), ("cert", cert.as_deref()), ("key", key.as_deref())]
+        }
+        SinkKind::Webhook(Webhook { ca, .. }) => vec![("ca", ca.as_deref())],
+        _ => Vec::new(),
+    }
 }
 
 struct Problem<'a> {

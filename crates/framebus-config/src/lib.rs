@@ -43,6 +43,7 @@ mod source_parse;
 mod spec;
 mod suggest;
 mod syntax;
+mod url;
 mod value;
 
 pub use diff::Diff;
@@ -50,12 +51,15 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, ConfigErrors};
 pub use files::{check_files, load, load_applied, whereabouts};
 pub use model::{
-    Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Config, Decoder, Delivery,
-    InputShape, JsonlPath, Log, LogFormat, LogLevel, Mode, Model, Pace, PictureChecks, Precision,
-    RtspTransport, Sink, SinkKind, TensorRt, Triton, TritonTransport, Up,
+    Anchor, Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Clips, Config, Decoder,
+    Deliver, Delivery, EVENT_KINDS, InputShape, Jsonl, JsonlPath, Line, Log, LogFormat, LogLevel,
+    Mode, Model, Mqtt, MqttProtocol, Pace, PictureChecks, Precision, Prometheus, RtspTransport,
+    Sink, SinkKind, SnapshotStyle, Snapshots, Spool, TensorRt, Tracking, Triton, TritonTransport,
+    Up, Web, Webhook, Zone,
 };
 pub use name::{CameraName, InstanceName, NameError, SinkName};
 pub use parse::parse;
 pub use schema::{default_toml, json_schema};
 pub use secret::Secret;
 pub use source::{GstPipeline, RtspUrl, Source, TestPattern, UrlError};
+pub use url::{Listen, Url};

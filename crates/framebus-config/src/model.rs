@@ -1,7 +1,7 @@
 //! The validated configuration. Every value is inside its range by the time one of these exists;
 //! ranges and defaults stand in `spec`.
 
-use crate::{CameraName, InstanceName, Secret, SinkName, Source};
+use crate::{CameraName, InstanceName, Secret, Source};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -24,6 +24,13 @@ pub struct Config {
     pub up: Up,
     /// At least one camera; names are unique.
     pub cameras: Vec<Camera>,
+    /// How objects are followed.
+    pub tracking: Tracking,
+    /// Parts of pictures, in the order of the file; a camera's n-th is bit n of
+    /// a detection's zones.
+    pub zones: Vec<Zone>,
+    /// Lines in pictures.
+    pub lines: Vec<Line>,
     /// Where results go; names are unique. May be empty.
     pub sinks: Vec<Sink>,
     /// The file it was read from.
@@ -39,6 +46,16 @@ impl Config {
     /// The cameras that are switched on, in the order of the file.
     pub fn enabled_cameras(&self) -> impl Iterator<Item = &Camera> {
         self.cameras.iter().filter(|camera| camera.enabled)
+    }
+
+    /// The zones of a camera: the n-th is bit n of a detection's zones.
+    pub fn zones_of<'a>(&'a self, camera: &'a str) -> impl Iterator<Item = &'a Zone> {
+        self.zones.iter().filter(move |zone| zone.camera.as_str() == camera)
+    }
+
+    /// The lines of a camera.
+    pub fn lines_of<'a>(&'a self, camera: &'a str) -> impl Iterator<Item = &'a Line> {
+        self.lines.iter().filter(move |line| line.camera.as_str() == camera)
     }
 
     /// The sinks that are switched on, in the order of the file.
@@ -216,42 +233,6 @@ pub struct Area {
     pub height: f64,
 }
 
-/// `[[sink]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sink {
-    /// Unique name.
-    pub name: SinkName,
-    /// `false` keeps the entry without running it.
-    pub enabled: bool,
-    /// What it does with results.
-    pub kind: SinkKind,
-    /// Cameras whose results it takes; empty = all.
-    pub cameras: Vec<CameraName>,
-}
-
-/// What a sink does with results.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkKind {
-    /// One JSON object a line.
-    Jsonl {
-        /// Where the lines go.
-        path: JsonlPath,
-        /// A file is rotated at this size, in MiB.
-        rotate_mib: u64,
-        /// Rotated files that are kept.
-        keep: usize,
-    },
-}
-
-/// Where JSON lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JsonlPath {
-    /// Standard output (`path = "-"`).
-    Stdout,
-    /// A file.
-    File(PathBuf),
-}
-
 impl Model {
     /// [`classes`](Self::classes) as numbers of a model with these class names;
     /// empty for all.
@@ -361,9 +342,16 @@ macro_rules! choice {
     };
 }
 
-// Below the macro, which it uses.
+// Below the macro, which they use.
+mod scene;
+mod sink;
 mod tensorrt;
 mod triton;
+pub use scene::{Anchor, Line, Tracking, Zone};
+pub use sink::{
+    Clips, Deliver, EVENT_KINDS, Jsonl, JsonlPath, Mqtt, MqttProtocol, Prometheus, Sink, SinkKind,
+    SnapshotStyle, Snapshots, Spool, Web, Webhook,
+};
 pub use tensorrt::TensorRt;
 pub use triton::{Triton, TritonTransport};
 

@@ -5,7 +5,7 @@ use crate::error::{ConfigError, ConfigErrors};
 use crate::expand::Env;
 use crate::model::Config;
 use crate::secret::{MASK, mask_credentials};
-use crate::spec::{Default, Key, SECTIONS, Section};
+use crate::spec::{Default, Key, SECTIONS, Section, Variant, one_of};
 use crate::value::{Value, read_value};
 use crate::{build, check, suggest};
 use std::borrow::Cow;
@@ -54,6 +54,8 @@ pub(crate) struct Found {
 /// One table of the file, or one entry of an array of tables.
 pub(crate) struct Entry {
     pub(crate) section: &'static Section,
+    /// What its key `kind` chose; `None` where there is no such key, or it says nothing valid.
+    pub(crate) variant: Option<&'static Variant>,
     /// `model`, `camera[front]`, `camera[#2]`.
     pub(crate) path: String,
     pub(crate) span: Range<usize>,
@@ -66,6 +68,7 @@ impl Entry {
     pub(crate) fn new(section: &'static Section) -> Self {
         Self {
             section,
+            variant: None,
             path: section.name.to_owned(),
             span: 0..0,
             values: BTreeMap::new(),
@@ -82,8 +85,21 @@ impl Entry {
     pub(crate) fn value(&self, key: &str) -> Cow<'_, Value> {
         match self.values.get(key) {
             Some(found) => Cow::Borrowed(&found.value),
-            None => Cow::Owned(self.section.key(key).map_or(Value::Absent, Value::default_of)),
+            None => Cow::Owned(self.key(key).map_or(Value::Absent, Value::default_of)),
         }
+    }
+
+    /// The keys that it may have; those of all kinds while its own is not known.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'static Key> + Clone + use<> {
+        let own = self.variant;
+        let variants = self.section.variants.iter();
+        let variants = variants.filter(move |other| own.is_none_or(|own| own.word == other.word));
+        self.section.keys.iter().chain(variants.flat_map(|variant| variant.keys))
+    }
+
+    /// The key of this name, if it may have one.
+    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
     }
 
     /// Whether the key is absent, neither mistyped nor invalid.
@@ -314,6 +330,8 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&mut self, mut entry: Entry, table: &DeTable<'_>) -> Entry {
+        let kind = table.get("kind").and_then(|kind| kind.get_ref().as_str());
+        entry.variant = entry.section.variants.iter().find(|variant| kind == Some(variant.word));
         for (name, value) in in_file_order(table) {
             self.key_value(&mut entry, name, value);
         }
@@ -326,7 +344,7 @@ impl<'a> Walk<'a> {
         name: &Spanned<Cow<'_, str>>,
         value: &Spanned<DeValue<'_>>,
     ) {
-        let Some(key) = entry.section.key(name.get_ref()) else {
+        let Some(key) = entry.key(name.get_ref()) else {
             self.unknown_key(entry, name);
             return;
         };
@@ -345,8 +363,21 @@ impl<'a> Walk<'a> {
     fn unknown_key(&mut self, entry: &mut Entry, name: &Spanned<Cow<'_, str>>) {
         let word = name.get_ref().as_ref();
         let path = entry.key_path(&shown_key(word));
+        let near = suggest::key(entry.keys(), word);
+        if let Some(own) = entry.variant
+            && near.is_none_or(|near| !suggest::is_other_name(near, word))
+        {
+            let has = |other: &&Variant| other.keys.iter().any(|key| key.name == word);
+            let others = entry.section.variants.iter().filter(has);
+            let others: Vec<&str> = others.map(|other| other.word).collect();
+            if !others.is_empty() {
+                let kinds = one_of(&others);
+                let message = format!("is a key of the kind {kinds}; this one is {:?}", own.word);
+                self.error(name.span(), path, None, message, None);
+                return;
+            }
+        }
         let elsewhere = suggest::sections_with(word);
-        let near = suggest::key(entry.section, word);
         if let Some(near) = near {
             // "missing" would say the same a second time.
             entry.present.insert(near.name);
@@ -379,9 +410,14 @@ impl<'a> Walk<'a> {
                 self.error(name.span(), path, None, message, None);
             }
             None => {
-                let names: Vec<&str> = entry.section.keys.iter().map(|key| key.name).collect();
-                let message =
-                    format!("unknown key; {} has {}", entry.section.header(), names.join(", "));
+                let names: Vec<&str> = entry.keys().map(|key| key.name).collect();
+                let kind = entry.variant.map(|own| format!(" of the kind {:?}", own.word));
+                let message = format!(
+                    "unknown key; {}{} has {}",
+                    entry.section.header(),
+                    kind.unwrap_or_default(),
+                    names.join(", ")
+                );
                 self.error(name.span(), path, None, message, None);
             }
         }

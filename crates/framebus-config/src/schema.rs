@@ -2,7 +2,7 @@
 
 use crate::model::BackendName;
 use crate::spec::{
-    Default, Key, Kind, MAX_AREAS, MAX_CAMERAS, MAX_CORES, MAX_SINKS, SECTIONS, Section,
+    Default, Key, Kind, MAX_AREAS, MAX_CORES, MAX_CORNERS, SECTIONS, Section, Variant,
 };
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -36,23 +36,17 @@ pub fn json_schema() -> Value {
 }
 
 fn section_schema(section: &Section) -> Value {
-    let mut properties = Map::new();
-    for key in section.keys {
-        properties.insert(key.name.to_owned(), key_schema(key));
-    }
-    let required: Vec<&str> = section
-        .keys
-        .iter()
-        .filter(|key| matches!(key.default, Default::Required(_)))
-        .map(|key| key.name)
-        .collect();
-    let table = json!({
-        "type": "object",
-        "description": section.doc,
-        "properties": properties,
-        "required": required,
-        "additionalProperties": false,
-    });
+    let table = if section.variants.is_empty() {
+        table_schema(section.doc, section.keys.iter())
+    } else {
+        let table = |variant: &Variant| {
+            let doc = format!("{:?} {}.", variant.word, variant.doc);
+            let mut table = table_schema(&doc, section.keys.iter().chain(variant.keys));
+            table["properties"]["kind"] = json!({ "description": doc, "enum": [variant.word] });
+            table
+        };
+        json!({ "oneOf": section.variants.iter().map(table).collect::<Vec<_>>() })
+    };
     if !section.array {
         return table;
     }
@@ -60,8 +54,33 @@ fn section_schema(section: &Section) -> Value {
         "type": "array",
         "description": section.doc,
         "minItems": usize::from(section.required),
-        "maxItems": if section.name == "camera" { MAX_CAMERAS } else { MAX_SINKS },
+        "maxItems": section.max,
         "items": table,
+    })
+}
+
+fn table_schema<'a>(doc: &str, keys: impl Iterator<Item = &'a Key> + Clone) -> Value {
+    let properties: Map<String, Value> =
+        keys.clone().map(|key| (key.name.to_owned(), key_schema(key))).collect();
+    let required: Vec<&str> = keys
+        .filter(|key| matches!(key.default, Default::Required(_)))
+        .map(|key| key.name)
+        .collect();
+    json!({
+        "type": "object",
+        "description": doc,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn point_schema() -> Value {
+    json!({
+        "type": "array",
+        "items": { "type": "number", "minimum": 0, "maximum": 1 },
+        "minItems": 2,
+        "maxItems": 2,
     })
 }
 
@@ -112,6 +131,23 @@ fn key_schema(key: &Key) -> Value {
         Kind::CameraNames => json!({
             "type": "array",
             "items": { "type": "string" },
+            "uniqueItems": true,
+        }),
+        Kind::Url(schemes) => json!({
+            "type": "string",
+            "pattern": format!(r"^(({})://|\$\{{)", schemes.join("|")),
+        }),
+        Kind::Listen => json!({ "type": "string", "pattern": r":[0-9]{1,5}$|\$\{" }),
+        Kind::Point => point_schema(),
+        Kind::Points => json!({
+            "type": "array",
+            "items": point_schema(),
+            "minItems": 3,
+            "maxItems": MAX_CORNERS,
+        }),
+        Kind::Words(words) => json!({
+            "type": "array",
+            "items": { "enum": words },
             "uniqueItems": true,
         }),
         Kind::Areas => json!({
@@ -173,23 +209,44 @@ pub fn default_toml() -> String {
         if !section.name.is_empty() {
             comment(&mut out, section.doc);
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "{}", section.header());
+            let _ = writeln!(out, "{}{}", off(section), section.header());
         }
-        for (index, key) in section.keys.iter().enumerate() {
-            if index > 0 {
-                out.push('\n');
-            }
-            comment(&mut out, &described(key));
-            if let Some(range) = range(key) {
-                comment(&mut out, &format!("Allowed: {range}."));
-            }
-            if let Default::Absent(_, meaning) = key.default {
-                comment(&mut out, &format!("Not set: {meaning}."));
-            }
-            let _ = writeln!(out, "{}", assignment(key));
+        let (first, others) = match section.variants.split_first() {
+            Some((first, others)) => (first.keys, others),
+            None => (&[][..], &[][..]),
+        };
+        documented(&mut out, section.keys.iter().chain(first), off(section));
+        for variant in others {
+            out.push('\n');
+            comment(&mut out, &format!("The kind {:?} {}.", variant.word, variant.doc));
+            let _ = writeln!(out, "# {}", section.header());
+            let _ = writeln!(out, "# name = \"{0}\"\n# kind = \"{0}\"", variant.word);
+            documented(&mut out, variant.keys.iter(), "# ");
         }
     }
     out
+}
+
+/// What stands before the header and the required keys of a section that is an example only.
+fn off(section: &Section) -> &'static str {
+    if section.array && !section.required && section.variants.is_empty() { "# " } else { "" }
+}
+
+fn documented<'a>(out: &mut String, keys: impl Iterator<Item = &'a Key>, off: &str) {
+    for (index, key) in keys.enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        comment(out, &described(key));
+        if let Some(range) = range(key) {
+            comment(out, &format!("Allowed: {range}."));
+        }
+        if let Default::Absent(_, meaning) = key.default {
+            comment(out, &format!("Not set: {meaning}."));
+        }
+        let off = if matches!(key.default, Default::Required(_)) { off } else { "" };
+        let _ = writeln!(out, "{off}{}", assignment(key));
+    }
 }
 
 /// `# key = default`, or the example of a required key.

@@ -5,7 +5,9 @@
 
 mod camera;
 mod model;
+mod scene;
 mod service;
+mod sink;
 mod tensorrt;
 mod triton;
 
@@ -19,8 +21,14 @@ pub(crate) const MAX_SINKS: usize = 16;
 pub(crate) const MAX_CORES: usize = 1024;
 /// Most rectangles of `motion_ignore`.
 pub(crate) const MAX_AREAS: usize = 64;
-/// Words of `[[sink]] kind`.
-pub(crate) const SINK_KINDS: &[&str] = &["jsonl"];
+/// Most zones of one camera: each is a bit of a detection.
+pub(crate) const MAX_ZONES_OF_CAMERA: usize = 64;
+/// Most zones of one file.
+pub(crate) const MAX_ZONES: usize = 512;
+/// Most lines of one file.
+pub(crate) const MAX_LINES: usize = 512;
+/// Most corners of a zone.
+pub(crate) const MAX_CORNERS: usize = 64;
 
 /// A section: a table, an array of tables, or (empty name) the top of the file.
 pub(crate) struct Section {
@@ -29,8 +37,19 @@ pub(crate) struct Section {
     pub(crate) required: bool,
     pub(crate) doc: &'static str,
     pub(crate) keys: &'static [Key],
+    /// What the key `kind` chooses; empty where there is no such key.
+    pub(crate) variants: &'static [Variant],
+    /// Most entries of an array.
+    pub(crate) max: usize,
     /// Other names that people try.
     pub(crate) also: &'static [&'static str],
+}
+
+/// The keys that one word of `kind` adds to a section.
+pub(crate) struct Variant {
+    pub(crate) word: &'static str,
+    pub(crate) doc: &'static str,
+    pub(crate) keys: &'static [Key],
 }
 
 /// A key.
@@ -70,6 +89,10 @@ pub(crate) enum Kind {
     Source,
     /// `HOST:PORT` of a gRPC server, in which `${VARIABLES}` are replaced.
     Endpoint,
+    /// A URL with one of these schemes, in which `${VARIABLES}` are replaced.
+    Url(&'static [&'static str]),
+    /// `IP:PORT` to listen on.
+    Listen,
     /// A version number, as text.
     Version,
     /// Free text in which `${VARIABLES}` are replaced.
@@ -84,6 +107,12 @@ pub(crate) enum Kind {
     CameraNames,
     /// Rectangles `[x, y, width, height]` in fractions of the picture.
     Areas,
+    /// A point `[x, y]` in fractions of the picture.
+    Point,
+    /// Corners of a polygon: points.
+    Points,
+    /// Words of a list.
+    Words(&'static [&'static str]),
 }
 
 /// What holds when a key is absent.
@@ -103,8 +132,15 @@ pub(crate) enum Default {
 }
 
 impl Section {
+    /// The key of this name, of whatever kind.
     pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
+        self.all_keys().find(|key| key.name == name)
+    }
+
+    /// Its keys, then those of each kind.
+    pub(crate) fn all_keys(&self) -> impl Iterator<Item = &'static Key> + Clone + use<> {
+        let variants = self.variants.iter().flat_map(|variant| variant.keys);
+        self.keys.iter().chain(variants)
     }
 
     /// `[model]`, `[[camera]]`.
@@ -133,6 +169,8 @@ impl Kind {
             Self::JsonlPath => "must be a path in quotes, or \"-\" for standard output".to_owned(),
             Self::Source => crate::source_parse::FORMS.to_owned(),
             Self::Endpoint => crate::endpoint::FORMS.to_owned(),
+            Self::Url(schemes) => format!("must be a URL such as \"{}://HOST:PORT\"", schemes[0]),
+            Self::Listen => "must be \"IP:PORT\" such as \"127.0.0.1:8080\"".to_owned(),
             Self::Version => "must be a version number in quotes such as \"1\"".to_owned(),
             Self::Text | Self::Secret => "must be text in quotes".to_owned(),
             Self::Backends => format!(
@@ -153,18 +191,31 @@ impl Kind {
             Self::Areas => "must be a list of rectangles [x, y, width, height] in fractions of \
                             the picture, such as [[0.0, 0.0, 0.25, 0.1]]; [] means none"
                 .to_owned(),
+            Self::Point => "must be a point [x, y] in fractions of the picture, such as \
+                            [0.5, 0.25]"
+                .to_owned(),
+            Self::Points => "must be a list of at least three points [x, y] in fractions of the \
+                             picture, such as [[0.1, 0.5], [0.9, 0.5], [0.5, 1.0]]"
+                .to_owned(),
+            Self::Words(words) => {
+                format!("must be a list out of {}; [] means all", quoted(words).join(", "))
+            }
         }
     }
 }
 
 /// `"a"`, `"a" or "b"`, `"a", "b" or "c"`.
 pub(crate) fn one_of(words: &[&str]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    let quoted = quoted(words);
     match quoted.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         Some((last, _)) => last.clone(),
         None => String::new(),
     }
+}
+
+fn quoted(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| format!("\"{word}\"")).collect()
 }
 
 pub(crate) fn section(name: &str) -> &'static Section {
@@ -189,10 +240,12 @@ const MS: &str = "milliseconds";
 const S: &str = "seconds";
 
 /// In the order of `configs/framebus.toml`. The first is the top of the file.
-pub(crate) static SECTIONS: [Section; 9] = [
+pub(crate) static SECTIONS: [Section; 12] = [
     Section {
         name: "",
         array: false,
+        max: 1,
+        variants: &[],
         required: true,
         doc: "",
         also: &[],
@@ -210,6 +263,8 @@ pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "model",
         array: false,
+        max: 1,
+        variants: &[],
         required: true,
         doc: "The network that finds objects.",
         also: &["models", "engine", "detector", "inference", "network"],
@@ -218,6 +273,8 @@ pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "triton",
         array: false,
+        max: 1,
+        variants: &[],
         required: false,
         doc: "The Triton inference server that the triton backend asks; used where model.backend \
               names \"triton\".",
@@ -227,6 +284,8 @@ pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "tensorrt",
         array: false,
+        max: 1,
+        variants: &[],
         required: false,
         doc: "The NVIDIA GPU that the tensorrt backend uses; used where model.backend names \
               \"tensorrt\".",
@@ -236,6 +295,8 @@ pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "camera",
         array: true,
+        max: MAX_CAMERAS,
+        variants: &[],
         required: true,
         doc: "A camera; one [[camera]] for each, 64 at most.",
         also: &[
@@ -244,17 +305,52 @@ pub(crate) static SECTIONS: [Section; 9] = [
         keys: &camera::CAMERA,
     },
     Section {
+        name: "tracking",
+        array: false,
+        max: 1,
+        variants: &[],
+        required: false,
+        doc: "How objects are followed from frame to frame, so that each has a number that stays.",
+        also: &["tracker", "track", "bytetrack"],
+        keys: &scene::TRACKING,
+    },
+    Section {
+        name: "zone",
+        array: true,
+        max: MAX_ZONES,
+        variants: &[],
+        required: false,
+        doc: "A part of a camera's picture: who enters, leaves and stays in it is an event, and \
+              every detection says in which zones it is. At most 64 for each camera.",
+        also: &["zones", "polygon", "region", "roi", "area"],
+        keys: &scene::ZONE,
+    },
+    Section {
+        name: "line",
+        array: true,
+        max: MAX_LINES,
+        variants: &[],
+        required: false,
+        doc: "A line in a camera's picture: who crosses it is an event, with the direction.",
+        also: &["lines", "tripwire", "counter", "counting_line"],
+        keys: &scene::LINE,
+    },
+    Section {
         name: "sink",
         array: true,
+        max: MAX_SINKS,
+        variants: &sink::VARIANTS,
         required: false,
         doc: "Where results go; one [[sink]] for each, 16 at most. Without a sink, results are \
               still on the bus for subscribers.",
         also: &["sinks", "output", "outputs"],
-        keys: &service::SINK,
+        keys: &sink::SINK,
     },
     Section {
         name: "bus",
         array: false,
+        max: 1,
+        variants: &[],
         required: false,
         doc: "The shared-memory bus. Its memory is computed from these before the start.",
         also: &["shm", "memory", "iceoryx", "iceoryx2"],
@@ -263,6 +359,8 @@ pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "log",
         array: false,
+        max: 1,
+        variants: &[],
         required: false,
         doc: "What the processes log, on standard error.",
         also: &["logging", "logs"],
@@ -289,6 +387,8 @@ pub(crate) static SECTIONS: [Section; 9] = [
     Section {
         name: "up",
         array: false,
+        max: 1,
+        variants: &[],
         required: false,
         doc: "How `framebus up` keeps the processes alive.",
         also: &["supervisor", "restart"],

@@ -56,9 +56,12 @@ fn by_name<T>(
     })
 }
 
-/// The key of `section` that `word` may have meant.
-pub(crate) fn key(section: &Section, word: &str) -> Option<&'static Key> {
-    by_name(word, section.keys.iter(), |key| (key.name, key.also))
+/// The one of `keys` that `word` may have meant.
+pub(crate) fn key(
+    keys: impl Iterator<Item = &'static Key> + Clone,
+    word: &str,
+) -> Option<&'static Key> {
+    by_name(word, keys, |key| (key.name, key.also))
 }
 
 /// The section that `word` may have meant.
@@ -93,7 +96,7 @@ mod tests {
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(key(camera, word).map(|key| key.name), expected, "{word}");
+            assert_eq!(key(camera.all_keys(), word).map(|key| key.name), expected, "{word}");
         }
         assert_eq!(section("cameras").map(|section| section.name), Some("camera"));
         assert_eq!(nearest("infoo", &["error", "info"]), Some("info"));

@@ -4,8 +4,8 @@ use crate::expand::expand;
 use crate::model::{Area, BackendName, ClassFilter, InputShape};
 use crate::parse::{Found, Walk};
 use crate::source_parse::{ParsedSource, SourceProblem, no_scheme, parse_source, resolve};
-use crate::spec::{Default, Key, Kind, MAX_AREAS, MAX_CORES};
-use crate::{Backends, Endpoint, EndpointError, JsonlPath, Secret, suggest};
+use crate::spec::{Default, Key, Kind, MAX_AREAS, MAX_CORES, MAX_CORNERS};
+use crate::{Backends, Endpoint, EndpointError, JsonlPath, Listen, Secret, Url, suggest};
 use std::ops::Range;
 use std::path::PathBuf;
 use toml::Spanned;
@@ -25,12 +25,17 @@ pub(crate) enum Value {
     Jsonl(JsonlPath),
     Source(ParsedSource),
     Endpoint(Endpoint),
+    Url(Url),
+    Listen(Listen),
     Secret(Secret),
     Backends(Backends),
     Input(InputShape),
     Classes(Vec<ClassFilter>),
     Cores(Vec<usize>),
     Areas(Vec<Area>),
+    Point([f32; 2]),
+    Points(Vec<[f32; 2]>),
+    Words(Vec<String>),
     /// Names with their places, for the check against the cameras.
     Names(Vec<(String, Range<usize>)>),
 }
@@ -50,10 +55,14 @@ impl Value {
             (Kind::Classes, Default::EmptyList) => Self::Classes(Vec::new()),
             (Kind::Cores, Default::EmptyList) => Self::Cores(Vec::new()),
             (Kind::Areas, Default::EmptyList) => Self::Areas(Vec::new()),
+            (Kind::Words(_), Default::EmptyList) => Self::Words(Vec::new()),
             (_, Default::EmptyList) => Self::Names(Vec::new()),
             (Kind::Backends, Default::Word(_)) => Self::Backends(Backends::Auto),
             (Kind::Endpoint, Default::Word(_)) => Self::Endpoint(Endpoint::default()),
             (Kind::Input, Default::Word(_)) => Self::Input(InputShape::Auto),
+            (Kind::Listen, Default::Word(word)) => {
+                Listen::parse(word).map_or(Self::Absent, Self::Listen)
+            }
             (Kind::JsonlPath, Default::Word(_)) => Self::Jsonl(JsonlPath::Stdout),
             (_, Default::Word(word)) => Self::Text(word.to_owned()),
         }
@@ -212,6 +221,10 @@ fn text_value(walk: &Walk<'_>, key: &Key, text: &str) -> Result<Value, Problem> 
             |SourceProblem { message, suggestion }| Problem { message, suggestion, item: None },
         ),
         Kind::Endpoint => endpoint(&expand(text, walk.env)?, text).map(Value::Endpoint),
+        Kind::Url(schemes) => Ok(Value::Url(Url::parse(&expand(text, walk.env)?, schemes)?)),
+        Kind::Listen => Listen::parse(&expand(text, walk.env)?)
+            .map(Value::Listen)
+            .map_err(|suggestion| Problem { suggestion, ..allowed() }),
         Kind::Version if is_version(text) => Ok(Value::Text(text.to_owned())),
         Kind::Backends if text == "auto" => Ok(Value::Backends(Backends::Auto)),
         Kind::Backends => match BackendName::from_name(text) {
@@ -303,6 +316,22 @@ fn area(value: &DeValue<'_>) -> Option<Area> {
     // Decimal fractions such as 0.9 + 0.1 need not add up to 1 exactly.
     let inside = x + width <= 1.0 + 1e-9 && y + height <= 1.0 + 1e-9;
     (inside && width > 0.0 && height > 0.0).then_some(Area { x, y, width, height })
+}
+
+/// A point inside the picture.
+fn point<'a, 'i: 'a>(items: impl Iterator<Item = &'a DeValue<'i>>) -> Option<[f32; 2]> {
+    let sides: Vec<f64> = items
+        .map(|item| number(item).filter(|side| (0.0..=1.0).contains(side)))
+        .collect::<Option<_>>()?;
+    let [x, y] = sides.try_into().ok()?;
+    Some([x as f32, y as f32])
+}
+
+/// Area of a polygon, by the shoelace formula.
+fn area_of(points: &[[f32; 2]]) -> f32 {
+    let next = points.iter().cycle().skip(1);
+    let twice: f32 = points.iter().zip(next).map(|(a, b)| a[0] * b[1] - b[0] * a[1]).sum();
+    twice.abs() / 2.0
 }
 
 fn list(key: &Key, items: &[Spanned<DeValue<'_>>], problems: &mut Vec<Problem>) -> Option<Value> {
@@ -398,6 +427,48 @@ fn list(key: &Key, items: &[Spanned<DeValue<'_>>], problems: &mut Vec<Problem>) 
                 }
             }
             Value::Areas(areas)
+        }
+        Kind::Point => {
+            let Some(point) = point(items.clone().map(|(_, item)| item.get_ref())) else {
+                problems.push(key.kind.allowed().into());
+                return None;
+            };
+            Value::Point(point)
+        }
+        Kind::Points => {
+            let mut points = Vec::new();
+            for (index, item) in items {
+                let found = item.get_ref().as_array();
+                match found.and_then(|found| point(found.iter().map(Spanned::get_ref))) {
+                    Some(_) if index == MAX_CORNERS => {
+                        at(index, item, format!("at most {MAX_CORNERS} points").into());
+                    }
+                    Some(point) => points.push(point),
+                    None => at(index, item, Kind::Point.allowed().into()),
+                }
+            }
+            if problems.len() == before && (points.len() < 3 || area_of(&points) < 1e-6) {
+                problems.push(format!("{}, with an area", key.kind.allowed()).into());
+            }
+            Value::Points(points)
+        }
+        Kind::Words(words) => {
+            let mut named: Vec<String> = Vec::new();
+            for (index, item) in items {
+                match item.get_ref().as_str() {
+                    Some(word) if named.iter().any(|other| other == word) => {
+                        at(index, item, "stands in the list twice".to_owned().into());
+                    }
+                    Some(word) if words.contains(&word) => named.push(word.to_owned()),
+                    other => {
+                        let near = other.and_then(|word| suggest::nearest(word, words));
+                        let message = format!("must be {}", crate::spec::one_of(words));
+                        let suggestion = near.map(str::to_owned);
+                        at(index, item, Problem { message, suggestion, item: None });
+                    }
+                }
+            }
+            Value::Words(named)
         }
         Kind::CameraNames => {
             let mut names: Vec<(String, Range<usize>)> = Vec::new();

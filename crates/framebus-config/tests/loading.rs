@@ -283,7 +283,7 @@ fn every_value_arrives_where_it_belongs() {
     let sink = Sink {
         name: SinkName::try_from("s").expect("a valid name"),
         enabled: false,
-        kind: SinkKind::Jsonl { path, rotate_mib: 11, keep: 12 },
+        kind: SinkKind::Jsonl(Jsonl { path, rotate_mib: 11, keep: 12 }),
         cameras: vec![name("a")],
     };
     assert_eq!(config.sinks, [sink]);

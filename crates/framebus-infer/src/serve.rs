@@ -283,8 +283,12 @@ impl<'a> Cameras<'a> {
     fn change(&mut self, new: Config) -> Result<Vec<Source>, Failure> {
         let diff = Diff::between(&self.config, &new);
         let sizes = domain(&new)?.limits() != self.service.bus().domain().limits();
-        if diff.everything || diff.model || sizes {
-            let what = if diff.model { "[model] changed" } else { "the sizes of the bus changed" };
+        if diff.everything || diff.model || diff.scene || sizes {
+            let what = match () {
+                () if diff.model => "[model] changed",
+                () if diff.scene => "tracking, a zone or a line changed",
+                () => "the sizes of the bus changed",
+            };
             return Err(Failure::message(Kind::Changed, what));
         }
         let kept = |name: &str| self.vitals.iter().find(|vitals| vitals.name() == name).cloned();

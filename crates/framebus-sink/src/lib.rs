@@ -3,6 +3,7 @@
 //! One process has one duty. A slow or dead sink costs nobody else anything: it
 //! loses its own oldest results, counts them and says so in its state.
 
+mod feed;
 mod jsonl;
 mod rotated;
 
@@ -32,6 +33,9 @@ pub fn serve(service: &Service, name: &str) -> Result<(), Failure> {
     let _reporter =
         Reporter::start(service.bus(), vec![vitals.clone()], service.progress_flag(), false)?;
     match &sink.kind {
-        SinkKind::Jsonl { .. } => jsonl::serve(service, sink, &vitals),
+        SinkKind::Jsonl(jsonl) => jsonl::serve(service, sink, jsonl, &vitals),
+        other => {
+            Err(Failure::message(Kind::Bug, format_args!("{} is not there yet", other.as_str())))
+        }
     }
 }

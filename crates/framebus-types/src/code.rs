@@ -125,6 +125,36 @@ codes! {
 }
 
 codes! {
+    /// What an event says.
+    EventKind, "event" {
+        /// An object has been found often enough to be one.
+        Appear = 1 => "appear",
+        /// It has not been found for so long that it is gone.
+        Disappear = 2 => "disappear",
+        /// It came into a zone.
+        Enter = 3 => "enter",
+        /// It left a zone, or disappeared in it.
+        Leave = 4 => "leave",
+        /// It has been in a zone for the zone's `dwell_s`.
+        Dwell = 5 => "dwell",
+        /// It crossed a line.
+        Cross = 6 => "cross",
+    }
+}
+
+codes! {
+    /// Which way a line was crossed, as seen by who looks from its first end to its second.
+    Direction, "direction" {
+        /// Does not apply.
+        None = 0 => "",
+        /// From left to right.
+        Forward = 1 => "forward",
+        /// From right to left.
+        Backward = 2 => "backward",
+    }
+}
+
+codes! {
     /// Which kind of process a health record speaks of.
     Role, "role" {
         /// A capture process; the name is the camera's.

@@ -19,6 +19,7 @@
 //! ```
 
 mod code;
+mod event;
 mod frame;
 mod health;
 pub mod histogram;
@@ -26,8 +27,10 @@ mod result;
 pub mod text;
 
 pub use code::{
-    ChromaSite, ColourMatrix, ColourRange, Fourcc, Outcome, Reason, Role, State, UnknownCode,
+    ChromaSite, ColourMatrix, ColourRange, Direction, EventKind, Fourcc, Outcome, Reason, Role,
+    State, UnknownCode,
 };
+pub use event::Event;
 pub use frame::{
     FLAG_BLURRED, FLAG_CORRUPT, FLAG_DISCONTINUITY, FLAG_FROZEN, FLAG_LATE, FLAG_MOTION,
     FLAG_MOTION_MEASURED, FLAG_PICTURE_FAULT, FLAG_TIME_JUMP, FLAG_UNIFORM, FrameHeader,

@@ -77,7 +77,7 @@ impl Changes {
             "file": config.file.display().to_string(),
             "done": self.lines(),
             "everything": self.everything,
-            "inference": self.everything || diff.model,
+            "inference": self.everything || diff.model || diff.scene,
             "cameras": names(&diff.cameras_added, &diff.cameras_changed, &diff.cameras_removed),
             "sinks": names(&diff.sinks_added, &diff.sinks_changed, &diff.sinks_removed),
         })

@@ -151,7 +151,7 @@ impl Supervisor {
                 Role::Sink => (&diff.sinks_removed, &diff.sinks_changed),
                 _ => {
                     match &unit.phase {
-                        _ if diff.model => unit.renew(&self.up),
+                        _ if diff.model || diff.scene => unit.renew(&self.up),
                         Phase::Running(child) => child.hang_up(),
                         Phase::Failed(_) => unit.renew(&self.up),
                         _ => {}

@@ -91,7 +91,7 @@ impl Duty {
 
 /// Whether a sink writes to standard output.
 pub(crate) fn prints(kind: &SinkKind) -> bool {
-    matches!(kind, SinkKind::Jsonl { path: JsonlPath::Stdout, .. })
+    matches!(kind, SinkKind::Jsonl(jsonl) if jsonl.path == JsonlPath::Stdout)
 }
 
 /// Where a child is in its life.

@@ -1,33 +1,6 @@
-//! Keys of `[[sink]]`, `[bus]` and `[up]`.
+//! Keys of `[bus]` and `[up]`.
 
-use super::{Default, Key, Kind, MS, S, SINK_KINDS, key};
-
-pub(super) static SINK: [Key; 7] = [
-    key("name", Kind::Name { max_bytes: 31 }, Default::Required("name = \"results\""))
-        .doc("Unique name.", "It appears in logs and in the status.")
-        .also(&["id", "label"]),
-    key("kind", Kind::Word(SINK_KINDS), Default::Required("kind = \"jsonl\""))
-        .doc("What it does: \"jsonl\" writes one JSON object a line for each result.", "")
-        .also(&["type", "format", "sink"]),
-    key("enabled", Kind::Bool, Default::Bool(true))
-        .doc("false keeps the entry without running it.", "")
-        .also(&["enable", "disabled", "active", "on"]),
-    key("path", Kind::JsonlPath, Default::Word("-"))
-        .doc(
-            "File that is written, or \"-\" for standard output.",
-            "Standard output shows at once that things work.",
-        )
-        .also(&["file", "output", "filename", "target", "url"]),
-    key("rotate_mib", Kind::Int { min: 1, max: 10_240, unit: "MiB" }, Default::Int(100))
-        .doc("A file of this size is set aside and a new one begun.", "It bounds one file.")
-        .also(&["rotate", "max_size", "rotate_mb", "max_mib", "size_mib"]),
-    key("keep", Kind::Int { min: 1, max: 1000, unit: "files" }, Default::Int(5))
-        .doc("How many files that were set aside stay.", "It bounds the disk: keep x rotate_mib.")
-        .also(&["keep_files", "max_files", "backups", "history"]),
-    key("cameras", Kind::CameraNames, Default::EmptyList)
-        .doc("Cameras whose results it takes, by name; [] means all.", "")
-        .also(&["camera", "source", "sources"]),
-];
+use super::{Default, Key, Kind, MS, S, key};
 
 pub(super) static BUS: [Key; 4] = [
     key("root", Kind::Path, Default::BusRoot)

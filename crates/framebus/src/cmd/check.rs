@@ -174,6 +174,10 @@ fn plan(config: &Config, domain: &Domain) -> Vec<Line> {
     let need = memory::results(&spec, limits.max_detections);
     let what = format!("{} detections", limits.max_detections);
     lines.push(Line { service: spec.name, what, need, assumed: false });
+    let spec = services::events(limits);
+    let need = memory::events(&spec);
+    let what = format!("{} events a sample", services::EVENTS_OF_SAMPLE);
+    lines.push(Line { service: spec.name, what, need, assumed: false });
     // Health: capture 1 record, sinks 1, inference 1 and 1 per camera, the
     // supervisor 1 per child.
     let spec = services::health(limits);
@@ -321,12 +325,19 @@ fn print(
 }
 
 fn target(kind: &SinkKind) -> (&'static str, String) {
-    match kind {
-        SinkKind::Jsonl { path: JsonlPath::Stdout, .. } => ("jsonl", "standard output".to_owned()),
-        SinkKind::Jsonl { path: JsonlPath::File(path), .. } => {
-            ("jsonl", path.display().to_string())
-        }
-    }
+    let target = match kind {
+        SinkKind::Jsonl(jsonl) => match &jsonl.path {
+            JsonlPath::Stdout => "standard output".to_owned(),
+            JsonlPath::File(path) => path.display().to_string(),
+        },
+        SinkKind::Mqtt(mqtt) => mqtt.url.origin(),
+        SinkKind::Webhook(webhook) => webhook.url.origin(),
+        SinkKind::Prometheus(prometheus) => format!("http://{}/metrics", prometheus.listen),
+        SinkKind::Web(web) => format!("http://{}", web.listen),
+        SinkKind::Clips(clips) => clips.folder.display().to_string(),
+        SinkKind::Snapshots(snapshots) => snapshots.folder.display().to_string(),
+    };
+    (kind.as_str(), target)
 }
 
 fn report_json(

@@ -4,7 +4,7 @@ use super::check;
 use super::finding::{Finding, Level};
 use crate::table::mib;
 use framebus_bus::{Domain, memory};
-use framebus_config::{Config, JsonlPath, SinkKind};
+use framebus_config::{Config, Jsonl, JsonlPath, SinkKind};
 use framebus_service::Kind;
 use rustix::fs::statvfs;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +21,8 @@ pub(crate) fn look(instance: Option<(&Config, &Domain)>) -> Vec<Finding> {
     findings.push(owner(domain));
     let mut disks = vec![("bus.root".to_owned(), config.bus.root.as_path(), DISK_FREE)];
     for sink in config.enabled_sinks() {
-        let SinkKind::Jsonl { path: JsonlPath::File(path), rotate_mib, keep } = &sink.kind else {
+        let SinkKind::Jsonl(Jsonl { path: JsonlPath::File(path), rotate_mib, keep }) = &sink.kind
+        else {
             continue;
         };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

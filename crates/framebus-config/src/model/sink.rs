@@ -1,0 +1,236 @@
+use crate::{CameraName, Listen, Secret, SinkName, Url};
+use std::fmt;
+use std::path::PathBuf;
+
+/// `[[sink]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sink {
+    /// Unique name.
+    pub name: SinkName,
+    /// `false` keeps the entry without running it.
+    pub enabled: bool,
+    /// What it does.
+    pub kind: SinkKind,
+    /// Cameras that it serves; empty = all.
+    pub cameras: Vec<CameraName>,
+}
+
+/// What a sink does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SinkKind {
+    /// One JSON object a line.
+    Jsonl(Jsonl),
+    /// Messages to an MQTT broker.
+    Mqtt(Mqtt),
+    /// Messages posted to a URL.
+    Webhook(Webhook),
+    /// Figures for Prometheus.
+    Prometheus(Prometheus),
+    /// A page to look at.
+    Web(Web),
+    /// Compressed video around events.
+    Clips(Clips),
+    /// Pictures of events.
+    Snapshots(Snapshots),
+}
+
+impl SinkKind {
+    /// The word of the configuration file.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Jsonl(_) => "jsonl",
+            Self::Mqtt(_) => "mqtt",
+            Self::Webhook(_) => "webhook",
+            Self::Prometheus(_) => "prometheus",
+            Self::Web(_) => "web",
+            Self::Clips(_) => "clips",
+            Self::Snapshots(_) => "snapshots",
+        }
+    }
+}
+
+/// `kind = "jsonl"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jsonl {
+    /// Where the lines go.
+    pub path: JsonlPath,
+    /// A file is rotated at this size, in MiB.
+    pub rotate_mib: u64,
+    /// Rotated files that are kept.
+    pub keep: usize,
+}
+
+/// Where JSON lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonlPath {
+    /// Standard output (`path = "-"`).
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Disk on which messages wait for the other side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// Folder; `None` = a folder of the sink's name in that of the bus.
+    pub folder: Option<PathBuf>,
+    /// Most disk, in MiB.
+    pub max_mib: u64,
+}
+
+/// `kind = "mqtt"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mqtt {
+    /// The broker.
+    pub url: Url,
+    /// Version of MQTT.
+    pub protocol: MqttProtocol,
+    /// What is delivered.
+    pub deliver: Deliver,
+    /// First part of every topic.
+    pub topic: String,
+    /// Name at the broker; `None` = `framebus-INSTANCE-NAME`.
+    pub client_id: Option<String>,
+    /// User at the broker.
+    pub user: Option<String>,
+    /// Password at the broker.
+    pub password: Option<Secret>,
+    /// Certificates that the broker's is checked against; `None` = the system's.
+    pub ca: Option<PathBuf>,
+    /// Certificate of this client; there together with `key`.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// A connection without traffic for so long is probed, in seconds.
+    pub keep_alive_s: u16,
+    /// Messages sent before the first is acknowledged.
+    pub in_flight: u16,
+    /// Whether Home Assistant is told.
+    pub home_assistant: bool,
+    /// Where Home Assistant looks.
+    pub discovery_prefix: String,
+    /// Where messages wait.
+    pub spool: Spool,
+}
+
+/// `kind = "webhook"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where messages are posted.
+    pub url: Url,
+    /// What is delivered.
+    pub deliver: Deliver,
+    /// Key of the signature.
+    pub secret: Option<Secret>,
+    /// Longest time for one request, in milliseconds.
+    pub timeout_ms: u64,
+    /// Certificates that the server's is checked against; `None` = the system's.
+    pub ca: Option<PathBuf>,
+    /// Where messages wait.
+    pub spool: Spool,
+}
+
+/// `kind = "prometheus"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prometheus {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What a client must know.
+    pub token: Secret,
+}
+
+/// `kind = "web"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What a client must know.
+    pub token: Secret,
+    /// Most pictures a second of one camera.
+    pub fps: u32,
+    /// Most width of a picture, in pixels.
+    pub width: u32,
+    /// JPEG quality, 10 to 95.
+    pub quality: u8,
+}
+
+/// `kind = "clips"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clips {
+    /// Where the files go.
+    pub folder: PathBuf,
+    /// Names of the events that make one; empty = all.
+    pub events: Vec<&'static str>,
+    /// Video from before the event, in seconds.
+    pub before_s: f64,
+    /// Video from after it, in seconds.
+    pub after_s: f64,
+    /// Most length of a clip, in seconds.
+    pub longest_s: f64,
+    /// Most disk, in MiB.
+    pub keep_mib: u64,
+}
+
+/// `kind = "snapshots"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshots {
+    /// Where the files go.
+    pub folder: PathBuf,
+    /// Names of the events that make one; empty = all.
+    pub events: Vec<&'static str>,
+    /// How the picture looks.
+    pub style: SnapshotStyle,
+    /// JPEG quality, 10 to 95.
+    pub quality: u8,
+    /// Most disk, in MiB.
+    pub keep_mib: u64,
+}
+
+/// Names of events, as in `framebus_types::EventKind`.
+pub const EVENT_KINDS: &[&str] = &["appear", "disappear", "enter", "leave", "dwell", "cross"];
+
+choice! {
+    /// `sink.deliver`.
+    Deliver {
+        /// What happened: enter, leave, cross, …
+        Events = "events",
+        /// The result of every frame.
+        Results = "results",
+        /// Both.
+        Both = "both",
+    }
+}
+
+impl Deliver {
+    /// Whether events are delivered.
+    pub fn events(self) -> bool {
+        self != Self::Results
+    }
+
+    /// Whether results are delivered.
+    pub fn results(self) -> bool {
+        self != Self::Events
+    }
+}
+
+choice! {
+    /// `sink.protocol` of an MQTT sink.
+    MqttProtocol {
+        /// MQTT 5.
+        V5 = "5",
+        /// MQTT 3.1.1.
+        V311 = "3.1.1",
+    }
+}
+
+choice! {
+    /// `sink.style` of snapshots.
+    SnapshotStyle {
+        /// The whole picture with the box drawn in.
+        Annotated = "annotated",
+        /// The whole picture as it is.
+        Plain = "plain",
+        /// The object alone.
+        Crop = "crop",
+    }
+}
