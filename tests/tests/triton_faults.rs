@@ -296,7 +296,7 @@ fn regions_of_a_process_that_was_killed_go_with_the_next_one() {
 /// The real model, real footage, a server that batches.
 #[test]
 #[allow(clippy::print_stdout, reason = "the figures are for whoever reads the test's output")]
-fn four_cameras_for_a_minute() {
+fn four_cameras_for_a_while() {
     let (Some(model), Some(clip)) = (asset("models/yolov8n.onnx"), asset("media/street720.mp4"))
     else {
         return;
@@ -323,8 +323,8 @@ fn four_cameras_for_a_minute() {
     results.wait_more("d", 5, 90);
     let pid = infer_pid(&health);
     let begin_ns = clock::monotonic_ns();
-    wait_until("the minute", 70, || {
-        (clock::monotonic_ns() - begin_ns > 60_000_000_000).then_some(())
+    wait_until("the while", 40, || {
+        (clock::monotonic_ns() - begin_ns > 20_000_000_000).then_some(())
     });
     let during = |row: &&Row| row.times.result_ns > begin_ns;
     assert_eq!(infer_pid(&health), pid, "nothing was started again");
@@ -335,7 +335,7 @@ fn four_cameras_for_a_minute() {
         let count = |outcome| of.clone().filter(|row| row.outcome == outcome).count();
         let (ok, failed) = (count(Outcome::Ok), count(Outcome::Failed));
         println!("{name}: {ok} ok, {} dropped, {failed} failed", count(Outcome::Dropped));
-        assert!(failed == 0 && ok > 60, "{name}: {ok} ok, {failed} failed");
+        assert!(failed == 0 && ok > 20, "{name}: {ok} ok, {failed} failed");
         let by = of.clone().filter(|row| row.outcome == Outcome::Ok);
         assert!(by.clone().all(|row| row.backend == "triton"));
         assert!(by.map(|row| row.detections.len()).sum::<usize>() > ok, "it sees the street");

@@ -56,7 +56,7 @@ impl Picture {
 
 /// Frames a second of all contexts together, and the median of a frame's time, ms.
 fn measure(contexts: &mut [Box<dyn Context>], picture: &Picture) -> (f64, f64) {
-    const FOR_NS: u64 = 3_000_000_000;
+    const FOR_NS: u64 = 2_000_000_000;
     let begin_ns = clock::monotonic_ns();
     let mut took: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = contexts
