@@ -8,7 +8,8 @@ use data::{BINS, CLASSES, Heads, Picture, THRESHOLDS};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use framebus_vision::{
-    DenseOutput, HeadOutput, Layout, Letterbox, Nms, Postprocess, Region, Resampler, Scene, scene,
+    Anchor, DenseOutput, HeadOutput, Layout, Letterbox, Line, Nms, Object, Observation, Places,
+    Postprocess, Region, Resampler, Scene, TrackSettings, Tracker, Zone, scene,
 };
 
 fn main() {
@@ -106,4 +107,79 @@ fn picture_faults(bencher: Bencher<'_, '_>, [w, h]: [usize; 2]) {
 fn missing_data(bencher: Bencher<'_, '_>) {
     let chroma = vec![128; 1920 * 540];
     bencher.bench_local(|| scene::missing(black_box(&chroma), 1920, 1920, 1080).unwrap());
+}
+
+/// One frame of a crowd that walks on.
+#[divan::bench(args = [1, 10, 50, 300])]
+fn track(bencher: Bencher<'_, '_>, count: usize) {
+    let crowds: Vec<_> = (0..25).map(|step| data::crowd(count, step)).collect();
+    let (mut tracker, mut ids) = (Tracker::new(TrackSettings::default()), Vec::new());
+    let mut frame = 0_usize;
+    bencher.bench_local(|| {
+        frame += 1;
+        tracker.update(frame as u64 * 40_000_000, black_box(&crowds[frame % 25]), &mut ids);
+        ids.len()
+    });
+}
+
+/// The worst case: all boxes overlap all others, so that pairs are searched among all.
+#[divan::bench(args = [10, 50, 300])]
+fn track_heap(bencher: Bencher<'_, '_>, count: usize) {
+    let heap: Vec<Observation> = data::crowd(count, 0)
+        .into_iter()
+        .zip(0_u16..)
+        .map(|(seen, index)| {
+            let x = 0.2 * f32::from(index);
+            Observation { bbox: [x, x, x + 300.0, x + 300.0], ..seen }
+        })
+        .collect();
+    let (mut tracker, mut ids) = (Tracker::new(TrackSettings::default()), Vec::new());
+    let mut frame = 0_u64;
+    bencher.bench_local(|| {
+        frame += 1;
+        tracker.update(frame * 40_000_000, black_box(&heap), &mut ids);
+        ids.len()
+    });
+}
+
+/// So many objects among 16 zones of eight corners and four lines.
+#[divan::bench(args = [1, 10, 50, 300])]
+fn places(bencher: Bencher<'_, '_>, count: usize) {
+    let zone = |index: u16| {
+        let (x, y) = (f32::from(index % 4) / 4.0, f32::from(index / 4) / 4.0);
+        let corner = |turn: u16| {
+            let angle = f32::from(turn) * std::f32::consts::TAU / 8.0;
+            [x + 0.125 + 0.2 * angle.cos(), y + 0.125 + 0.2 * angle.sin()]
+        };
+        let points = (0..8).map(corner).collect();
+        Zone { points, classes: vec![], dwell_ns: 1_000_000_000, anchor: Anchor::Bottom }
+    };
+    let line = |index: u16| {
+        let x = f32::from(index + 1) / 5.0;
+        Line { from: [x, 0.0], to: [x, 1.0], classes: vec![], anchor: Anchor::Bottom }
+    };
+    let (zones, lines) = ((0..16).map(zone).collect(), (0..4).map(line).collect());
+    let mut places = Places::new(zones, lines).unwrap();
+    let crowds: Vec<Vec<Object>> = (0..25)
+        .map(|step| {
+            let crowd = data::crowd(count, step).into_iter().zip(1..);
+            crowd
+                .map(|(Observation { bbox, score, class }, track)| Object {
+                    track,
+                    bbox,
+                    class,
+                    score,
+                })
+                .collect()
+        })
+        .collect();
+    let (mut bits, mut happened, mut frame) = (Vec::new(), Vec::new(), 0_usize);
+    bencher.bench_local(|| {
+        frame += 1;
+        happened.clear();
+        let (time_ns, objects) = (frame as u64 * 40_000_000, &crowds[frame % 25]);
+        let size = (1920, 1080);
+        places.update(time_ns, size, black_box(objects), &[], &mut bits, &mut happened);
+        bits.len()
+    });
 }

@@ -1,4 +1,5 @@
-//! Pure maths on pixels and boxes: letterbox, YOLO decode, NMS, motion, picture faults.
+//! Pure maths on pixels and boxes: letterbox, YOLO decode, NMS, motion, picture faults,
+//! tracks, zones and lines.
 //!
 //! No I/O, no engine, no bus, no allocation on the per-frame path once the
 //! buffers that callers hand in have grown to their size.
@@ -39,10 +40,12 @@ pub mod letterbox;
 mod levels;
 pub mod motion;
 pub mod nms;
+pub mod places;
 pub mod postprocess;
 pub mod resample;
 mod scan;
 pub mod scene;
+pub mod track;
 pub mod yolo;
 
 pub use detection::Detection;
@@ -51,7 +54,9 @@ pub use heads::{HeadOutput, HeadScale};
 pub use letterbox::Letterbox;
 pub use motion::{Motion, MotionSettings};
 pub use nms::{Nms, NmsCounts, iou};
+pub use places::{Anchor, Direction, Happening, Line, Object, PlaceError, Places, What, Zone};
 pub use postprocess::{Cell, Counts, Postprocess, Thresholds};
 pub use resample::{ResampleError, Resampler};
 pub use scene::{Scene, Sight};
+pub use track::{Ended, Observation, TrackSettings, Tracker};
 pub use yolo::{Candidate, DecodeCounts, DecodeError, Decoder, DenseOutput, Layout};

@@ -2,7 +2,9 @@
 //! number on it.
 #![allow(dead_code, unreachable_pub, reason = "each user takes its part as a module of its own")]
 
-use framebus_vision::{Candidate, Colour, FrameError, FrameView, HeadScale, Planes, Thresholds};
+use framebus_vision::{
+    Candidate, Colour, FrameError, FrameView, HeadScale, Observation, Planes, Thresholds,
+};
 
 /// Classes of the COCO models.
 pub const CLASSES: usize = 80;
@@ -159,4 +161,22 @@ pub fn candidates() -> Vec<Candidate> {
             Candidate { bbox: [x, y, x + 40.0, y + 60.0], score: 0.9 - 0.01 * cell, class }
         })
         .collect()
+}
+
+/// A crowd in a 1080p picture at a step of its walk: persons of 60 x 150 in rows, each
+/// overlapped by the next, all walking to the right with a jitter of their own.
+pub fn crowd(count: usize, step: u16) -> Vec<Observation> {
+    let mut noise = Noise(u64::from(step) + 1);
+    let mut all = Vec::with_capacity(count);
+    for index in 0..count {
+        let jitter = noise.values(4, -2.0, 2.0);
+        let (column, row) = (index % 38, index / 38);
+        let x = column as f32 * 48.0 + 2.0 * f32::from(step % 25);
+        let y = row as f32 * 110.0 + 10.0;
+        let bbox = [x + jitter[0], y + jitter[1], x + 60.0 + jitter[2], y + 150.0 + jitter[3]];
+        // Every fifth is half hidden.
+        let score = if (index + usize::from(step)).is_multiple_of(5) { 0.3 } else { 0.9 };
+        all.push(Observation { bbox, score, class: 0 });
+    }
+    all
 }
