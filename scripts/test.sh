@@ -8,9 +8,9 @@ set -euo pipefail
 cd "$FB_ROOT"
 
 # The server that the triton backend is tested with, the library that engines are built
-# with, the compiler that the committed PTX is compared with, and the Python client's
-# dependencies.
-scripts/setup.sh --quiet --triton --tensorrt-rtx --kernels --python-client
+# with, the compiler that the committed PTX is compared with, the Python client's
+# dependencies, the broker of the MQTT sink, and a browser for the page.
+scripts/setup.sh --quiet --triton --tensorrt-rtx --kernels --python-client --mqtt --browser
 
 # A test whose model, footage or library is missing fails instead of skipping:
 # the set-up has just put them all in place.
@@ -25,6 +25,8 @@ say "building every program and example"
 cargo build --workspace --bins --examples
 # In the place of a GPU, its driver and TensorRT.
 cargo build -p framebus-gpu-double
+# What programs in C link.
+cargo build -p framebus-capi
 
 status=0
 scripts/kernels.sh --check || status=1

@@ -23,10 +23,13 @@ pub mod crash;
 mod faults;
 pub mod fuzz;
 mod gpu;
+mod metrics;
+mod mosquitto;
 mod pictures;
 mod process;
 mod readers;
 mod rtsp;
+mod stand_in;
 mod triton;
 mod world;
 
@@ -36,9 +39,12 @@ pub use faults::{
     Bystander, StatusRow, Usage, print_fault, shm_files, show_fault, status, wait_row, wait_status,
 };
 pub use gpu::{GpuDouble, Loaded};
+pub use metrics::Metrics;
+pub use mosquitto::{Mosquitto, certificates};
 pub use pictures::{Picture, expected, found};
 pub use process::{Exit, Process, binary, example, wait_until, with_shm, with_tmpfs};
-pub use readers::{Collector, Found, HealthWatch, Row};
+pub use readers::{Collector, EventLog, Found, HealthWatch, Row};
 pub use rtsp::{Line, Road, RtspCamera};
+pub use stand_in::{Script, StandIn};
 pub use triton::{TritonServer, free_port, regions, triton};
 pub use world::{Environment, World};

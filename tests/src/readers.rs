@@ -2,6 +2,7 @@
 
 use crate::wait_until;
 use framebus_bus::{Bus, Domain, HealthSubscriber, ResultSample, ResultSubscriber};
+use framebus_client::{Event, Events};
 use framebus_types::{Health, Outcome, Reason, Role, StageTimes, State, text};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,6 +101,52 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Keeps every event of an instance.
+#[derive(Debug)]
+pub struct EventLog {
+    /// Events, and how many were lost.
+    kept: Arc<Mutex<(Vec<Event>, u64)>>,
+    worker: Worker,
+}
+
+impl EventLog {
+    /// Subscribes before anything is published, as [`Collector::start`] does.
+    ///
+    /// # Panics
+    /// When the bus cannot be joined.
+    #[must_use]
+    pub fn start(domain: &Domain) -> Self {
+        let bus: Bus = Bus::open(domain, "events").expect("the bus can be joined");
+        let mut events = Events::new(bus.event_subscriber("events").expect("events can be read"));
+        let kept = Arc::new(Mutex::new((Vec::new(), 0)));
+        let own = kept.clone();
+        let worker = Worker::start(move || {
+            // The bus must outlive what it handed out.
+            let _bus = &bus;
+            let mut next = events.wait_for(LOOK).expect("the bus");
+            let mut kept = own.lock().expect("no panic inside");
+            while let Some(event) = next {
+                kept.0.push(event);
+                next = events.poll().expect("the bus");
+            }
+            kept.1 = events.lost() + events.bad_events();
+        });
+        Self { kept, worker }
+    }
+
+    /// Leaves the bus and answers what came.
+    ///
+    /// # Panics
+    /// When an event was lost or could not be understood.
+    #[must_use]
+    pub fn finish(self) -> Vec<Event> {
+        drop(self.worker);
+        let mut kept = self.kept.lock().expect("no panic inside");
+        assert_eq!(kept.1, 0, "events were lost");
+        std::mem::take(&mut kept.0)
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const SUBCOMMANDS: [&str; 14] = [
+const SUBCOMMANDS: [&str; 16] = [
     "up",
     "check",
     "doctor",
@@ -20,6 +20,8 @@ const SUBCOMMANDS: [&str; 14] = [
     "top",
     "reload",
     "trace",
+    "record",
+    "replay",
     "models",
     "bench",
     "completions",
@@ -96,8 +98,17 @@ fn check_passes_every_example_and_its_schema_is_json() {
         return;
     }
     let mut world = World::new();
-    for name in ["GATE_PASSWORD", "YARD_PASSWORD", "CAMERA_PASSWORD", "TRITON_TOKEN"] {
-        world.environment.push((name.to_owned(), "s3cret-value".to_owned()));
+    for name in [
+        "GATE_PASSWORD",
+        "YARD_PASSWORD",
+        "CAMERA_PASSWORD",
+        "MQTT_PASSWORD",
+        "TRITON_TOKEN",
+        "METRICS_TOKEN",
+        "PAGE_TOKEN",
+        "WEBHOOK_SECRET",
+    ] {
+        world.environment.push((name.to_owned(), "s3cret-value-of-16".to_owned()));
     }
     let fetched = media.parent().expect("it lies in a folder").display().to_string();
     let authority = world.write("ca.pem", "only looked for").display().to_string();
@@ -113,9 +124,12 @@ fn check_passes_every_example_and_its_schema_is_json() {
         let exit = framebus(&world, &["check", "--config", &file]);
         assert_eq!(exit.code, Some(0), "{}: {exit:#?}", entry.path().display());
         assert!(exit.stdout.contains("MiB"), "{}", exit.stdout);
-        assert!(!exit.stdout.contains("s3cret-value"), "{}", exit.stdout);
+        assert!(!exit.stdout.contains("s3cret-value-of-16"), "{}", exit.stdout);
         let exit = framebus(&world, &["check", "--json", "--config", &file]);
-        assert!(json(&exit).is_object() && !exit.stdout.contains("s3cret-value"), "{exit:#?}");
+        assert!(
+            json(&exit).is_object() && !exit.stdout.contains("s3cret-value-of-16"),
+            "{exit:#?}"
+        );
         checked += 1;
     }
     assert!(checked >= 4, "{checked} examples");

@@ -1,6 +1,9 @@
 //! The Python client reads what readers in Rust read, and can hold nobody up.
 
-use framebus_tests::{Collector, Process, Row, World, openvino, repository, skip, wait_until};
+use framebus_client::json;
+use framebus_tests::{
+    Collector, EventLog, Process, Row, World, openvino, repository, skip, wait_until,
+};
 use framebus_types::Outcome;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -229,4 +232,66 @@ fn python_readers_that_hold_everything_or_die_disturb_nobody() {
     assert_eq!(next.wait(10).signal, Some(9));
     drop(results);
     stop(up, &world);
+}
+
+#[test]
+fn python_reads_events_as_rust_does() {
+    let mut world = World::new();
+    let Some(python) = python(&mut world) else { return };
+    if !openvino() {
+        return;
+    }
+    let model = world.tiny_model(2, Some((96, 160)));
+    let config = world.config(&format!(
+        r#"
+        [model]
+        path = {model:?}
+        [[camera]]
+        name = "red"
+        source = "test:red?width=320&height=192&frames=10"
+        delivery = "every-frame"
+        [[zone]]
+        camera = "red"
+        name = "left"
+        points = [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]
+        anchor = "center"
+        "#
+    ));
+    let domain = world.domain();
+    let log = EventLog::start(&domain);
+    let root = world.root().display().to_string();
+    // The red cells: 15 objects appear, 6 of them in the zone, and all of them go.
+    let args = [&*script("tests/dump.py"), world.instance(), &root, "42", "events"];
+    let mut dump = world.start("dump", &python, &args);
+    let _ = dump.wait_for_stdout("subscribed", 20);
+    let exit = world.up(&config).wait(60);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    let dumped = dump.wait(20);
+    assert_eq!(dumped.code, Some(0), "{}", dumped.stderr);
+    let lines: Vec<Value> = dumped
+        .stdout
+        .lines()
+        .skip(1)
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let events = log.finish();
+    assert_eq!((events.len(), lines.len()), (42, 43));
+    assert_eq!((&lines[42]["lost"], &lines[42]["bad_headers"]), (&0.into(), &0.into()));
+    for (event, line) in events.iter().zip(&lines) {
+        let told = json::event(event);
+        assert_eq!(line["id"], told["id"]);
+        let same = ["camera", "place", "direction", "track", "label", "sequence", "wall_ns"];
+        for key in same {
+            assert_eq!(line[key], told[key], "{key}");
+        }
+        assert_eq!((&line["kind"], &line["class_id"]), (&told["event"], &told["class"]));
+        assert_eq!((&line["width"], &line["index"]), (&320.into(), &event.index.into()));
+        assert_eq!(line["event_sequence"], event.event_sequence);
+        assert_eq!(line["box"][2].as_f64().map(|edge| edge as f32), Some(event.bbox[2]));
+    }
+    let of = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
+    assert_eq!(["appear", "enter", "leave", "disappear"].map(of), [15, 6, 6, 15]);
+    // The instance leaves alone what is still read.
+    domain.remove_leftovers().expect("nobody is there");
+    world.assert_gone();
 }

@@ -157,18 +157,24 @@ fn the_examples_of_the_client_print_what_they_promise() {
     results.wait_more("cam", 5, 60);
     let mut subscriber = world.start("subscriber", &example("subscriber"), &[world.instance()]);
     let mut pixels = world.start("pixels", &example("pixels"), &[world.instance(), "cam"]);
+    let mut asynchronous =
+        world.start("asynchronous", &example("asynchronous"), &[world.instance()]);
     let printed = subscriber.wait_for_stdout("cam red 1.00 [", 20);
     assert!(printed.lines().next().is_some_and(|line| line.starts_with("cam red ")), "{printed}");
     // Red in limited-range BT.601: Y = 16 + 219 x 0.299 = 81.5.
-    let printed = pixels.wait_for_stdout(", 0 lost", 20);
+    let printed = pixels.wait_for_stdout("], 0 lost", 20);
     let line = printed.lines().next().expect("a line");
     let mean: f64 = line
         .split("mean ")
         .nth(1)
-        .and_then(|rest| rest.split(',').next()?.parse().ok())
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
         .unwrap_or_else(|| panic!("{line}"));
     assert!(line.starts_with("cam #") && (mean - 81.5).abs() < 1.5, "{line}");
-    drop((subscriber, pixels, results));
+    assert!(line.contains("[red"), "the frame's own result came with it: {line}");
+    // Twenty frames a second, counted between two ticks of the same thread.
+    let printed = asynchronous.wait_for_stdout(" behind\n", 20);
+    assert!(printed.starts_with("{\"cam\": ") && printed.contains("}, 0 lost, "), "{printed}");
+    drop((subscriber, pixels, asynchronous, results));
     up.signal(Signal::TERM);
     assert_eq!(up.wait(30).code, Some(0), "{}", up.stderr());
     world.assert_gone();

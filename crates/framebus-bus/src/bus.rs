@@ -134,7 +134,7 @@ pub(crate) fn port(spec: &ServiceSpec, what: &str, error: impl Debug) -> BusErro
     let (service, error) = (spec.name.clone(), format!("{error:?}"));
     // Of a listener or of a subscriber: each reader has one of both.
     if error == "ExceedsMaxSupportedListeners" || error == "ExceedsMaxSupportedSubscribers" {
-        let frames = service.starts_with("frames/");
+        let frames = service.starts_with("frames/") || service.starts_with("packets/");
         let key = if frames { "frame_subscribers" } else { "result_subscribers" };
         return BusError::Full { service, key };
     }

@@ -116,6 +116,19 @@ pub enum BusError {
         /// iceoryx2's word.
         reason: String,
     },
+    /// The instance's processes are of another version than this reader.
+    #[error(
+        "{service} carries header version {found}, this program reads version {expected}: build \
+         it with the framebus of the instance's own version"
+    )]
+    Version {
+        /// Service name.
+        service: String,
+        /// Version in the header.
+        found: u32,
+        /// Version of this program.
+        expected: u32,
+    },
     /// A header contradicts its payload.
     #[error("bus service {service}: {header}")]
     Header {
@@ -174,6 +187,21 @@ pub enum BadHeader {
         count: u32,
         /// Extra bytes announced.
         extra: u32,
+        /// Bytes in the payload.
+        len: usize,
+    },
+    /// A part of a packet contradicts its header.
+    #[error(
+        "part at byte {offset} of a {total} byte packet with {config} bytes of configuration, \
+         the payload has {len}"
+    )]
+    Packet {
+        /// Where the part begins.
+        offset: u32,
+        /// Bytes of the packet.
+        total: u32,
+        /// Bytes of configuration in front.
+        config: u32,
         /// Bytes in the payload.
         len: usize,
     },

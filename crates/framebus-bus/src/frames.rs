@@ -3,12 +3,12 @@
 #![allow(unsafe_code)]
 
 use crate::bus::{port, service_name, transport};
-use crate::header::{self, BadHeaders, SKIPS_MAX, check_frame};
+use crate::header::{BadHeaders, SKIPS_MAX, reject};
 use crate::readers::{self, Readers, WaitedFor};
-use crate::segments::{SegmentId, Segments};
+use crate::segments::Segments;
 use crate::services::{Delivery, ServiceSpec};
-use crate::{BadHeader, Bus, BusError, Ipc, memory, wake::Waker};
-use framebus_types::{ChromaSite, ColourMatrix, ColourRange, Fourcc, FrameHeader, text};
+use crate::{Bus, BusError, FrameSample, Ipc, memory, wake::Waker};
+use framebus_types::FrameHeader;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::port_name::PortName;
@@ -17,7 +17,6 @@ use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::port::{LoanError, ReceiveError};
 use iceoryx2::prelude::AllocationStrategy;
-use iceoryx2::sample::Sample;
 use iceoryx2::sample_mut_uninit::SampleMutUninit;
 use iceoryx2::service::Service;
 use iceoryx2::service::port_factory::PortFactory as _;
@@ -143,7 +142,7 @@ impl<S: Service> Bus<S> {
         let service = self.frame_service(&spec)?;
         let name = readers::port_name(reader, false);
         let listener = self.listener(&spec, false)?;
-        Self::subscribe(camera, &service, spec, name, listener)
+        Self::subscribe(camera, &service, spec, name, listener, false)
     }
 
     /// Opens the frame service of `camera` with whatever settings its creator
@@ -163,16 +162,19 @@ impl<S: Service> Bus<S> {
             .map_err(|error| crate::results::open_error(&spec, error))?;
         let name = readers::port_name(reader, true);
         let listener = self.listener(&spec, true)?;
-        Self::subscribe(camera, &service, spec, name, listener)
+        Self::subscribe(camera, &service, spec, name, listener, true)
     }
 
     fn subscribe(
         camera: &str,
         service: &PortFactory<S, [u8], FrameHeader>,
-        spec: ServiceSpec,
+        mut spec: ServiceSpec,
         name: Option<PortName>,
         listener: Listener<S>,
+        observer: bool,
     ) -> Result<FrameSubscriber<S>, BusError> {
+        // The creator's word, which an observer does not know.
+        spec.borrowed = service.static_config().subscriber_max_borrowed_samples();
         let mut builder = service.subscriber_builder();
         if let Some(name) = &name {
             builder = builder.name(name);
@@ -185,9 +187,15 @@ impl<S: Service> Bus<S> {
         // A publisher knows only of readers that have looked for it once; what
         // it sends to the others it forgets when their buffer is full.
         let _ = subscriber.update_connections();
-        let waker = Waker::new(listener);
-        let (camera, bad_headers) = (camera.to_owned(), BadHeaders::default());
-        Ok(FrameSubscriber { subscriber, waker, spec, camera, bad_headers, last: Mutex::default() })
+        Ok(FrameSubscriber {
+            subscriber,
+            waker: Waker::new(listener),
+            spec,
+            camera: camera.to_owned(),
+            observer,
+            bad_headers: BadHeaders::default(),
+            last: Mutex::default(),
+        })
     }
 
     fn frame_service(
@@ -347,6 +355,8 @@ pub struct FrameSubscriber<S: Service = Ipc> {
     waker: Waker<S>,
     spec: ServiceSpec,
     camera: String,
+    /// Joined from outside, see [`reject`].
+    observer: bool,
     bad_headers: BadHeaders,
     /// Epoch and sequence number of the frame before.
     last: Mutex<Option<(u64, u64)>>,
@@ -357,7 +367,8 @@ impl<S: Service> FrameSubscriber<S> {
     /// are counted and skipped.
     ///
     /// # Errors
-    /// [`BusError::NoLoan`] when this reader holds as many frames as it may.
+    /// [`BusError::NoLoan`] when this reader holds as many frames as it may,
+    /// [`BusError::Version`] for an observer of another version.
     pub fn receive(&self) -> Result<Option<FrameSample<S>>, BusError> {
         for _ in 0..SKIPS_MAX {
             let sample = self.subscriber.receive().map_err(|error| match error {
@@ -371,14 +382,17 @@ impl<S: Service> FrameSubscriber<S> {
             };
             match FrameSample::check(sample, &self.camera) {
                 Ok(frame) => {
-                    let name = Some((frame.header.epoch_ns, frame.header.sequence));
+                    self.bad_headers.understood();
+                    let name = Some((frame.header().epoch_ns, frame.header().sequence));
                     let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
                     // Sent again for another reader, see `FramePublisher::publish`.
                     if std::mem::replace(&mut *last, name) != name {
                         return Ok(Some(frame));
                     }
                 }
-                Err(error) => self.bad_headers.count(&self.spec.name, &error),
+                Err(error) => {
+                    reject(&self.bad_headers, &self.spec.name, self.observer, &error)?;
+                }
             }
         }
         Ok(None)
@@ -388,6 +402,12 @@ impl<S: Service> FrameSubscriber<S> {
     #[must_use]
     pub fn bad_headers(&self) -> u64 {
         self.bad_headers.get()
+    }
+
+    /// Frames that this reader may hold at a time.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.spec.borrowed
     }
 
     /// Sleeps until a frame is there.
@@ -400,90 +420,5 @@ impl<S: Service> FrameSubscriber<S> {
     #[must_use]
     pub fn camera(&self) -> &str {
         &self.camera
-    }
-}
-
-/// A frame in shared memory whose header has been checked. Holding it keeps the
-/// memory; the publisher has a sample for every frame that may be held.
-#[derive(Debug)]
-pub struct FrameSample<S: Service = Ipc> {
-    sample: Sample<S, [u8], FrameHeader>,
-    header: FrameHeader,
-    fourcc: Fourcc,
-    matrix: ColourMatrix,
-    range: ColourRange,
-    chroma_site: ChromaSite,
-}
-
-impl<S: Service> FrameSample<S> {
-    fn check(sample: Sample<S, [u8], FrameHeader>, camera: &str) -> Result<Self, BadHeader> {
-        // One copy: what was checked is what is used, whatever the publisher
-        // writes afterwards.
-        let header = *sample.user_header();
-        let fourcc = check_frame(&header, sample.payload().len(), camera)?;
-        Ok(Self {
-            fourcc,
-            matrix: ColourMatrix::try_from(header.matrix)?,
-            range: ColourRange::try_from(header.range)?,
-            chroma_site: ChromaSite::try_from(header.chroma_site)?,
-            header,
-            sample,
-        })
-    }
-
-    /// The header as it was when the frame was received.
-    #[must_use]
-    pub fn header(&self) -> &FrameHeader {
-        &self.header
-    }
-
-    /// Camera name.
-    #[must_use]
-    pub fn camera(&self) -> &str {
-        text::unpack(&self.header.camera)
-    }
-
-    /// Which shared-memory segment the planes lie in; `None` when the publisher, of an
-    /// older version, does not say. [`SegmentId`] says what may be concluded from it.
-    #[must_use]
-    pub fn memory(&self) -> Option<SegmentId> {
-        let segment = self.header.segment;
-        let publisher = self.sample.origin().value();
-        (segment != 0).then_some(SegmentId { publisher, segment })
-    }
-
-    /// Pixel format.
-    #[must_use]
-    pub fn fourcc(&self) -> Fourcc {
-        self.fourcc
-    }
-
-    /// YCbCr matrix.
-    #[must_use]
-    pub fn matrix(&self) -> ColourMatrix {
-        self.matrix
-    }
-
-    /// Sample range.
-    #[must_use]
-    pub fn range(&self) -> ColourRange {
-        self.range
-    }
-
-    /// Chroma sample position.
-    #[must_use]
-    pub fn chroma_site(&self) -> ChromaSite {
-        self.chroma_site
-    }
-
-    /// Bytes of plane `plane`, from its first row to the end of its last, and
-    /// its stride. Empty for a plane that the format does not have.
-    #[must_use]
-    pub fn plane(&self, plane: usize) -> (&[u8], usize) {
-        let Some((range, stride)) = header::plane(self.fourcc, &self.header, plane) else {
-            return (&[], 0);
-        };
-        // Checked in `check`; the payload's length does not change.
-        (&self.sample.payload()[range], stride)
     }
 }

@@ -3,13 +3,14 @@
 //! Another process wrote them, which may be of another version, broken or hostile. These
 //! functions read nothing but their arguments; subscribers call them on a copy.
 
-use crate::BadHeader;
+use crate::services::{PACKET_MAX, PACKET_PART};
+use crate::{BadHeader, BusError};
 use framebus_types::{
-    Detection, Direction, Event, EventKind, Fourcc, FrameHeader, Health, MAX_PLANES, Outcome,
-    Reason, ResultHeader, Role, State, VERSION, text,
+    Codec, Detection, Direction, Event, EventKind, Fourcc, FrameHeader, Health, MAX_PLANES,
+    Outcome, PacketHeader, Reason, ResultHeader, Role, State, VERSION, text,
 };
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Samples that one look passes over. A publisher that sends nothing but garbage, and
 /// faster than it is read, must not keep a reader from its other work.
@@ -17,19 +18,54 @@ pub(crate) const SKIPS_MAX: usize = 64;
 
 /// Counts the samples that were skipped because their headers lie.
 #[derive(Debug, Default)]
-pub(crate) struct BadHeaders(AtomicU64);
+pub(crate) struct BadHeaders {
+    count: AtomicU64,
+    /// One was understood.
+    understood: AtomicBool,
+}
 
 impl BadHeaders {
     /// Counts one; logged ever more rarely, so that a flood does not fill the disk.
     pub(crate) fn count(&self, service: &str, error: &BadHeader) {
-        let so_far = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let so_far = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if so_far.is_power_of_two() {
             tracing::warn!(service, %error, so_far, "sample skipped");
         }
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// A header was understood.
+    pub(crate) fn understood(&self) {
+        self.understood.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Takes note of a header that is not trusted. Observers, who come from outside with
+/// whatever version they were built with, are told that it is another one: to them
+/// silence would look like an instance that sends nothing. Once they have understood
+/// somebody, another version is somebody else's lie, and no reason to end.
+///
+/// # Errors
+/// [`BusError::Version`], for an observer.
+pub(crate) fn reject(
+    counter: &BadHeaders,
+    service: &str,
+    observer: bool,
+    error: &BadHeader,
+) -> Result<(), BusError> {
+    match *error {
+        BadHeader::Version { found, expected }
+            if observer && !counter.understood.load(Ordering::Relaxed) =>
+        {
+            Err(BusError::Version { service: service.to_owned(), found, expected })
+        }
+        _ => {
+            counter.count(service, error);
+            Ok(())
+        }
     }
 }
 
@@ -80,6 +116,35 @@ pub fn check_event(event: &Event) -> Result<(), BadHeader> {
     EventKind::try_from(event.kind)?;
     Direction::try_from(event.direction)?;
     Ok(())
+}
+
+/// Whether a payload of `len` bytes is the part of a packet that the header describes, and
+/// the packet is of `camera`. Parts are full but for the last; a key frame has its
+/// configuration in front.
+///
+/// # Errors
+/// What does not hold.
+pub fn check_packet(header: &PacketHeader, len: usize, camera: &str) -> Result<Codec, BadHeader> {
+    if header.version != VERSION {
+        return Err(BadHeader::Version { found: header.version, expected: VERSION });
+    }
+    let found = text::unpack(&header.camera);
+    if found != camera {
+        return Err(BadHeader::Camera { found: found.to_owned(), expected: camera.to_owned() });
+    }
+    let codec = Codec::try_from(header.codec)?;
+    let PacketHeader { part_offset: offset, total_len: total, config_len: config, .. } = *header;
+    let left = (total as usize).saturating_sub(offset as usize);
+    let honest = total as usize <= PACKET_MAX
+        && (offset as usize).is_multiple_of(PACKET_PART)
+        && left > 0
+        && len == left.min(PACKET_PART)
+        && config < total
+        && (config > 0) == header.is_key();
+    if !honest {
+        return Err(BadHeader::Packet { offset, total, config, len });
+    }
+    Ok(codec)
 }
 
 /// Whether a health record can be understood.
@@ -152,6 +217,40 @@ mod tests {
         for (count, extra) in [(2, 0), (1, 5), (u32::MAX, u32::MAX)] {
             let error = check_result(&header(count, extra), one + 4).expect_err("too much");
             assert!(matches!(error, BadHeader::Count { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_of_packets_are_whole_and_inside() {
+        let good = PacketHeader {
+            camera: text::pack("a"),
+            codec: Codec::H264.into(),
+            flags: framebus_types::PACKET_KEY,
+            config_len: 40,
+            total_len: PACKET_PART as u32 + 7,
+            part_offset: PACKET_PART as u32,
+            ..PacketHeader::default()
+        };
+        assert_eq!(check_packet(&good, 7, "a"), Ok(Codec::H264));
+        let first = PacketHeader { part_offset: 0, ..good };
+        assert_eq!(check_packet(&first, PACKET_PART, "a"), Ok(Codec::H264));
+        type Lie = (fn(&mut PacketHeader), usize);
+        let lies: [Lie; 10] = [
+            (|h| h.version = 2, 7),
+            (|h| h.camera = text::pack("b"), 7),
+            (|h| h.codec = 9, 7),
+            (|_| {}, 6),
+            (|_| {}, 8),
+            (|h| h.part_offset = 1, 7),
+            (|h| h.part_offset = 2 * PACKET_PART as u32, 7),
+            (|h| h.total_len = u32::MAX, PACKET_PART),
+            (|h| h.config_len = h.total_len, 7),
+            (|h| h.flags = 0, 7),
+        ];
+        for (number, (lie, len)) in lies.into_iter().enumerate() {
+            let mut header = good;
+            lie(&mut header);
+            check_packet(&header, len, "a").expect_err(&number.to_string());
         }
     }
 

@@ -1,8 +1,8 @@
 //! The shared-memory bus: the only crate that knows iceoryx2.
 //!
 //! A [`Bus`] is one process's view of an instance (its [`Domain`]). It hands out
-//! publishers and subscribers for the three services of [`services`]: frames
-//! (one service per camera), results, events and health (one each per instance).
+//! publishers and subscribers for the services of [`services`]: frames and compressed
+//! packets (one service per camera), results, events and health (one each per instance).
 //! Beside each lies an event service, so that readers sleep until something is
 //! there.
 //!
@@ -24,6 +24,7 @@
 //! One that lies is counted and skipped.
 
 mod bus;
+mod descriptor;
 mod domain;
 mod error;
 mod events;
@@ -32,9 +33,11 @@ mod frames;
 pub mod header;
 mod health;
 pub mod memory;
+mod packets;
 mod populate;
 mod readers;
 mod results;
+mod sample;
 mod segments;
 pub mod services;
 pub mod wake;
@@ -43,9 +46,11 @@ pub use bus::{Bus, Cleaned};
 pub use domain::Domain;
 pub use error::{BadHeader, BusError};
 pub use events::{EventPublisher, EventSubscriber};
-pub use frames::{FrameLoan, FramePublisher, FrameSample, FrameSubscriber};
+pub use frames::{FrameLoan, FramePublisher, FrameSubscriber};
 pub use health::{HealthPublisher, HealthSubscriber};
+pub use packets::{Packet, PacketPublisher, PacketSubscriber};
 pub use results::{ResultPublisher, ResultSample, ResultSubscriber};
+pub use sample::FrameSample;
 pub use segments::SegmentId;
 pub use services::{Delivery, Limits};
 pub use wake::Waker;

@@ -3,7 +3,7 @@
 
 use crate::BusError;
 use crate::services::ServiceSpec;
-use framebus_types::{FrameHeader, ResultHeader};
+use framebus_types::{FrameHeader, PacketHeader, ResultHeader};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use std::path::Path;
 
@@ -48,6 +48,13 @@ pub fn nv12_bytes(width: usize, height: usize) -> usize {
 #[must_use]
 pub fn frames(spec: &ServiceSpec, payload: usize) -> Need {
     need(spec, payload, size_of::<FrameHeader>(), align_of::<FrameHeader>())
+}
+
+/// Memory for packets.
+#[must_use]
+pub fn packets(spec: &ServiceSpec) -> Need {
+    let (header, align) = (size_of::<PacketHeader>(), align_of::<PacketHeader>());
+    need(spec, crate::services::PACKET_PART, header, align)
 }
 
 /// Memory for results of at most `max_detections`.

@@ -1,7 +1,7 @@
 //! Results of the instance.
 
 use crate::bus::{port, service_name, transport};
-use crate::header::{BadHeaders, SKIPS_MAX, check_result};
+use crate::header::{BadHeaders, SKIPS_MAX, check_result, reject};
 use crate::readers::{self, Readers, WaitedFor};
 use crate::services::{self, ServiceSpec};
 use crate::{BadHeader, Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
@@ -96,7 +96,7 @@ impl<S: Service> Bus<S> {
         let service = self.result_service(&spec)?;
         let name = readers::port_name(reader, false);
         let listener = self.listener(&spec, false)?;
-        Self::subscribe_results(&service, spec, name, listener)
+        Self::subscribe_results(&service, spec, name, listener, false)
     }
 
     /// Opens the results service with whatever settings its creator gave it;
@@ -116,15 +116,18 @@ impl<S: Service> Bus<S> {
             .map_err(|error| open_error(&spec, error))?;
         let name = readers::port_name(reader, true);
         let listener = self.listener(&spec, true)?;
-        Self::subscribe_results(&service, spec, name, listener)
+        Self::subscribe_results(&service, spec, name, listener, true)
     }
 
     fn subscribe_results(
         service: &PortFactory<S, [u8], ResultHeader>,
-        spec: ServiceSpec,
+        mut spec: ServiceSpec,
         name: Option<PortName>,
         listener: Listener<S>,
+        observer: bool,
     ) -> Result<ResultSubscriber<S>, BusError> {
+        // The creator's word, which an observer does not know.
+        spec.borrowed = service.static_config().subscriber_max_borrowed_samples();
         let mut builder = service.subscriber_builder();
         if let Some(name) = &name {
             builder = builder.name(name);
@@ -132,8 +135,8 @@ impl<S: Service> Bus<S> {
         let subscriber = builder.create().map_err(|error| port(&spec, "subscriber", error))?;
         // As for frames: be known before the first result is sent.
         let _ = subscriber.update_connections();
-        let waker = Waker::new(listener);
-        Ok(ResultSubscriber { subscriber, waker, spec, bad_headers: BadHeaders::default() })
+        let (waker, bad_headers) = (Waker::new(listener), BadHeaders::default());
+        Ok(ResultSubscriber { subscriber, waker, spec, observer, bad_headers })
     }
 
     fn result_service(
@@ -227,6 +230,8 @@ pub struct ResultSubscriber<S: Service = Ipc> {
     subscriber: Subscriber<S, [u8], ResultHeader>,
     waker: Waker<S>,
     spec: ServiceSpec,
+    /// Joined from outside, see [`reject`].
+    observer: bool,
     bad_headers: BadHeaders,
 }
 
@@ -235,7 +240,8 @@ impl<S: Service> ResultSubscriber<S> {
     /// lies are counted and skipped.
     ///
     /// # Errors
-    /// [`BusError::NoLoan`] when this reader holds as many results as it may.
+    /// [`BusError::NoLoan`] when this reader holds as many results as it may,
+    /// [`BusError::Version`] for an observer of another version.
     pub fn receive(&self) -> Result<Option<ResultSample<S>>, BusError> {
         for _ in 0..SKIPS_MAX {
             let sample = self.subscriber.receive().map_err(|error| match error {
@@ -248,8 +254,13 @@ impl<S: Service> ResultSubscriber<S> {
                 return Ok(None);
             };
             match ResultSample::check(sample) {
-                Ok(result) => return Ok(Some(result)),
-                Err(error) => self.bad_headers.count(&self.spec.name, &error),
+                Ok(result) => {
+                    self.bad_headers.understood();
+                    return Ok(Some(result));
+                }
+                Err(error) => {
+                    reject(&self.bad_headers, &self.spec.name, self.observer, &error)?;
+                }
             }
         }
         Ok(None)

@@ -8,6 +8,7 @@
 //! |---|---|---|---|---|---|---|---|
 //! | `frames/<camera>` latest | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 1 | 2 + `in_flight` | oldest goes |
 //! | `frames/<camera>` every-frame | `[u8]` | `FrameHeader` | 2 | `frame_subscribers` | 2 | 2 + `in_flight` | publisher waits |
+//! | `packets/<camera>` | `[u8]` | `PacketHeader` | 2 | `frame_subscribers` | 256 | 2 | oldest goes |
 //! | `results` | `[u8]` | `ResultHeader` | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes; publisher waits in an offline instance |
 //! | `events` | `[Event]` | – | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes |
 //! | `health` | `[Health]` | – | 96 | `result_subscribers` | 2 | 2 | oldest goes |
@@ -101,6 +102,27 @@ pub fn frames(limits: &Limits, camera: &str, delivery: Delivery) -> ServiceSpec 
         // copy when GStreamer keeps the original, one spare.
         loans: 4,
         overflow: delivery == Delivery::Latest,
+    }
+}
+
+/// Bytes that one part of a packet has at most. Small, because every sample takes as much:
+/// a delta frame of an ordinary camera is one part or two, a key frame some ten.
+pub const PACKET_PART: usize = 16 * 1024;
+/// Bytes that a packet has at most; an uncompressed 4K frame has less.
+pub const PACKET_MAX: usize = 16 * 1024 * 1024;
+
+/// Compressed frames of one camera. Nobody waits for a reader; 4 MiB may wait for each,
+/// which is two seconds of 16 Mbit/s.
+#[must_use]
+pub fn packets(limits: &Limits, camera: &str) -> ServiceSpec {
+    ServiceSpec {
+        name: format!("packets/{camera}"),
+        max_publishers: 2,
+        max_subscribers: limits.frame_subscribers,
+        buffer: 256,
+        borrowed: 2,
+        loans: 2,
+        overflow: true,
     }
 }
 

@@ -6,9 +6,15 @@ use iceoryx2::prelude::{
     CallbackProgression, SignalHandlingMode, WaitSet, WaitSetAttachmentId, WaitSetBuilder,
 };
 use iceoryx2::service::Service;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
+
+/// A wait of less than a microsecond would be one without an end: the socket's timeout
+/// counts in microseconds, and 0 is none.
+const SHORTEST_WAIT: Duration = Duration::from_micros(10);
 
 /// Wakes one reader of one service.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ impl<S: Service> Waker<S> {
     /// [`BusError::Transport`].
     pub fn wait(&self, timeout: Duration) -> Result<bool, BusError> {
         let mut woken = false;
-        match self.listener.timed_wait(|_| woken = true, timeout) {
+        match self.listener.timed_wait(|_| woken = true, timeout.max(SHORTEST_WAIT)) {
             // A signal that this thread happened to receive is no fault of the
             // bus; whoever waits looks again and learns of the stop elsewhere.
             Ok(_) | Err(ListenerWaitError::InterruptSignal) => Ok(woken),
@@ -39,9 +45,37 @@ impl<S: Service> Waker<S> {
         }
     }
 
-    fn drain(&self) {
+    /// Forgets the wake-ups so far, and makes the descriptor unreadable again; to be
+    /// called before a look, so that what is sent after it wakes anew.
+    pub fn drain(&self) {
         // An event that cannot be read now is read at the next wake-up.
         let _ = self.listener.try_wait(|_| {});
+    }
+}
+
+impl Waker<Ipc> {
+    pub(crate) fn listener(&self) -> &Listener<Ipc> {
+        &self.listener
+    }
+}
+
+/// Sleeps until one of `wakers` has something, or `timeout`. What woke them is
+/// forgotten; readers look either way. For a few services that are waited for
+/// together; [`run`] is for many.
+///
+/// # Errors
+/// [`BusError::Transport`].
+pub fn wait_any(wakers: &[&Waker<Ipc>], timeout: Duration) -> Result<(), BusError> {
+    let mut descriptors: Vec<_> =
+        wakers.iter().map(|waker| PollFd::new(*waker, PollFlags::IN)).collect();
+    let timeout = Timespec::try_from(timeout).ok();
+    match poll(&mut descriptors, timeout.as_ref()) {
+        // As in `wait`: whoever waits looks again.
+        Ok(_) | Err(Errno::INTR) => {
+            wakers.iter().for_each(|waker| waker.drain());
+            Ok(())
+        }
+        Err(error) => Err(wait_error(error)),
     }
 }
 

@@ -383,6 +383,33 @@ fn a_stranger_joins_whatever_the_limits_are<S: Service>() {
     assert_eq!(sequences(&frames), [0]);
 }
 
+fn observers_are_told_of_another_version<S: Service>() {
+    let world = World::new(Limits::default());
+    let bus = world.bus::<S>("test");
+    let publisher = bus.result_publisher(never()).expect("publisher");
+    let frames = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
+    let member = bus.result_subscriber("member").expect("subscriber");
+    let observer = bus.join_results("observer").expect("observer");
+    let pixels = bus.join_frames("a", "observer").expect("observer");
+    let outcome = Outcome::Ok.into();
+    let newer = ResultHeader { version: 9, outcome, ..ResultHeader::default() };
+    publisher.publish(&newer, &[]).expect("sent");
+    publisher.publish(&ResultHeader { version: 1, ..newer }, &[]).expect("sent");
+    let loan = frames.loan(BYTES).expect("a loan");
+    frames.publish(loan, &FrameHeader { version: 9, ..header(0, WIDTH, HEIGHT) }).expect("sent");
+    let told = [
+        observer.receive().expect_err("another version").to_string(),
+        pixels.receive().expect_err("another version").to_string(),
+    ];
+    for (error, service) in told.iter().zip(["results", "frames/a"]) {
+        let expected = "carries header version 9, this program reads version 1: build it with";
+        assert!(error.starts_with(&format!("{service} {expected}")), "{error}");
+    }
+    assert!(observer.receive().expect("receives").is_some(), "the next one is of ours");
+    assert!(member.receive().expect("receives").is_some(), "a member skips");
+    assert_eq!((member.bad_headers(), observer.bad_headers()), (1, 0));
+}
+
 fn domains_do_not_meet<S: Service>() {
     let (one, two) = (World::new(Limits::default()), World::new(Limits::default()));
     let (bus, other) = (one.bus::<S>("test"), two.bus::<S>("test"));
@@ -467,6 +494,7 @@ conformance! {
     unknown_outcomes_are_skipped
     health_reaches_its_readers
     a_stranger_joins_whatever_the_limits_are
+    observers_are_told_of_another_version
     domains_do_not_meet
     readers_wake_up
 }

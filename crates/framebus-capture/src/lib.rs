@@ -6,6 +6,8 @@
 //! `decoder`: which element decodes, `device`: hardware's frames into our memory) → `tap` (a frame's way through the pipeline and onto the bus) → `convert`
 //! (the decoder's I420 becomes NV12) → `publish` (header, counters, send). Frames that
 //! GStreamer has to convert: `pool`. Pictures take no pipeline: `picture`.
+//! Video as the camera compressed it, for clips: `packets` (from the parser onto the bus),
+//! `reframe` (where the decoder wants it in another form than files do).
 //! Cheaper frames: `motion` (does anything move?), `idle`, `gate` and `sizes` (what need
 //! not be decoded), `threads`. Pictures that are none: `faults` and `timing`. A look for
 //! `framebus doctor`, without a bus: [`probe`].
@@ -21,7 +23,7 @@
 //! Threads: the main thread supervises and alone says the state; one GStreamer
 //! streaming thread carries a frame from the decoder through the converter to
 //! the bus; one thread reports health. Locks (`Output::publisher`, `Output::faults`,
-//! `Tap::state`, `Tap::motion`, the fault of `picture`) are leaves: none is taken while another is
+//! `Tap::state`, `Tap::motion`, `PacketTap::state`, the fault of `picture`) are leaves: none is taken while another is
 //! held, and none while a frame is sent. `IdleTap::state` is given back before anything
 //! enters the decoder.
 
@@ -43,11 +45,13 @@ mod inflow;
 mod layout;
 mod limit;
 mod motion;
+mod packets;
 mod picture;
 mod pipeline;
 mod pool;
 pub mod probe;
 mod publish;
+mod reframe;
 mod sizes;
 mod source;
 mod supervise;

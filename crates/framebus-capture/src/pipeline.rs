@@ -11,6 +11,7 @@ use crate::explain;
 use crate::host::Host;
 use crate::idle::IdleTap;
 use crate::inflow::Inflow;
+use crate::packets::PacketTap;
 use crate::publish::{Output, Waiting};
 use crate::source;
 use crate::tap::{Tap, watch_arrival, watch_departure};
@@ -36,6 +37,7 @@ pub(crate) struct Session {
     tap: Arc<Tap>,
     idle: Option<Arc<IdleTap>>,
     inflow: Arc<Inflow>,
+    packets: Option<Arc<PacketTap>>,
     /// Starts the pipeline.
     start: Option<JoinHandle<()>>,
 }
@@ -47,11 +49,12 @@ impl Session {
             pipeline.bus().ok_or_else(|| explain::broken(&camera.source, "no message bus"))?;
         let tap = Arc::new(Tap::new(camera, output));
         threads::set(&pipeline, camera);
+        let packets = output.packets().map(|packets| PacketTap::install(&pipeline, packets));
         let inflow = Inflow::install(&pipeline);
         let idle = camera.idle_gate.then(|| IdleTap::install(&pipeline, camera, &tap));
         let head = tail(&pipeline, camera, &tap)?;
         source::attach(&pipeline, &head, camera, &inflow)?;
-        Ok(Self { pipeline, bus, tap, idle, inflow, start: None })
+        Ok(Self { pipeline, bus, tap, idle, inflow, packets, start: None })
     }
 
     /// Starts the pipeline; what goes wrong arrives as a message, of an error too. In a
@@ -142,6 +145,9 @@ impl Session {
     pub(crate) fn end(mut self) {
         let _ = self.start.take().map(JoinHandle::join);
         let _ = self.pipeline.set_state(gst::State::Null);
+        if let Some(packets) = &self.packets {
+            packets.close();
+        }
     }
 
     /// Stops the pipeline and waits for it, within a bound: GStreamer joins
@@ -179,6 +185,9 @@ impl Session {
                 left_behind = true;
                 break;
             }
+        }
+        if let Some(packets) = &self.packets {
+            packets.close();
         }
         // A frame that the converter swallowed while it stopped.
         if self.tap.close() && !asked {

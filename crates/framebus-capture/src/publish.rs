@@ -2,6 +2,7 @@
 
 use crate::faults::Faults;
 use crate::layout::Layout;
+use crate::packets::Packets;
 use framebus_bus::{Bus, BusError, Delivery, FrameLoan, FramePublisher};
 use framebus_config::Camera;
 use framebus_service::{INFER_READER, Service, Shutdown, Vitals, clock};
@@ -77,11 +78,18 @@ pub(crate) struct Output {
     recipients: AtomicUsize,
     /// Where pictures are checked.
     faults: Option<Mutex<Faults>>,
+    /// Where somebody wants the video as it is compressed.
+    packets: Option<Arc<Packets>>,
 }
 
 impl Output {
     pub(crate) fn new(service: &Service, camera: &Camera, vitals: Arc<Vitals>) -> Self {
-        Self::over(service.bus().clone(), service.shutdown().clone(), camera, vitals)
+        let mut output =
+            Self::over(service.bus().clone(), service.shutdown().clone(), camera, vitals);
+        if service.config().wants_packets(camera.name.as_str()) {
+            output.packets = Some(Packets::new(&output.bus, &output.camera, output.epoch_ns));
+        }
+        output
     }
 
     /// Without a service around it.
@@ -108,7 +116,13 @@ impl Output {
             sending_since_ns: AtomicU64::new(0),
             recipients: AtomicUsize::new(0),
             faults: Faults::new(camera).map(Mutex::new),
+            packets: None,
         }
+    }
+
+    /// The way of the compressed video, where somebody wants it.
+    pub(crate) fn packets(&self) -> Option<&Arc<Packets>> {
+        self.packets.as_ref()
     }
 
     /// Hands what watches the pictures to `with`, where they are checked.

@@ -17,21 +17,34 @@
 //! A reader runs as the same user as the instance and never holds anyone up: a
 //! slow one loses its own oldest results ([`Results::lost`] counts them). What
 //! it receives is a sample in shared memory, mapped read-only, that is given
-//! back when it is dropped; a reader may hold two results and three frames of a
+//! back when it is dropped; a reader may hold two results and four frames of a
 //! camera at a time.
+//!
+//! Three ways to wait: blocking (`wait`, `wait_for`), never (`poll`), and in any
+//! asynchronous runtime ([`Results::wait_async`], or [`Results::as_fd`] for a loop of
+//! your own).
+//!
+//! [`Results::as_fd`]: std::os::fd::AsFd::as_fd
 
 mod events;
 mod frames;
+pub mod health;
+mod joined;
 pub mod json;
+mod lag;
+#[cfg(feature = "picture")]
+pub mod picture;
 mod results;
+mod wait;
 
 pub use events::Events;
-pub use framebus_bus::{BusError, FrameSample, ResultSample};
+pub use framebus_bus::{BusError, FrameSample, Packet, PacketSubscriber, ResultSample};
 pub use framebus_types::{
-    Detection, Direction, Event, EventKind, Fourcc, FrameHeader, Outcome, Reason, ResultHeader,
-    Stage,
+    Codec, Detection, Direction, Event, EventKind, Fourcc, FrameHeader, Outcome, PacketHeader,
+    Reason, ResultHeader, Stage,
 };
 pub use frames::Frames;
+pub use joined::Joined;
 pub use results::Results;
 
 use framebus_bus::{Bus, Domain, Limits};
@@ -88,5 +101,22 @@ impl Client {
     /// [`BusError::Absent`] while the instance does not run or has no such camera.
     pub fn frames(&self, camera: &str) -> Result<Frames, BusError> {
         Ok(Frames::new(self.bus.join_frames(camera, "client")?))
+    }
+
+    /// Subscribes to one camera's frames together with their results.
+    ///
+    /// # Errors
+    /// As [`frames`](Self::frames) and [`results`](Self::results).
+    pub fn joined(&self, camera: &str) -> Result<Joined, BusError> {
+        Ok(Joined::new(self.frames(camera)?, self.results()?))
+    }
+
+    /// Subscribes to the compressed video of one camera, from now on. It is there while a
+    /// `clips` sink wants it.
+    ///
+    /// # Errors
+    /// [`BusError::Absent`] while nothing wants it, or the instance does not run.
+    pub fn packets(&self, camera: &str) -> Result<PacketSubscriber, BusError> {
+        self.bus.join_packets(camera, "client")
     }
 }

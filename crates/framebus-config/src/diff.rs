@@ -18,7 +18,8 @@ pub struct Diff {
     pub cameras_added: Vec<String>,
     /// Names of cameras that are not there any more, or not enabled.
     pub cameras_removed: Vec<String>,
-    /// Names of cameras whose section changed.
+    /// Names of cameras whose section changed, or whose compressed video is wanted now and
+    /// was not before, or the other way round.
     pub cameras_changed: Vec<String>,
     /// The same for sinks.
     pub sinks_added: Vec<String>,
@@ -32,8 +33,14 @@ impl Diff {
     /// Compares the configuration that runs with the one that shall.
     #[must_use]
     pub fn between(old: &Config, new: &Config) -> Self {
-        let (cameras_added, cameras_removed, cameras_changed) =
+        let (cameras_added, cameras_removed, mut cameras_changed) =
             named(old.enabled_cameras(), new.enabled_cameras(), |camera| camera.name.as_str());
+        for camera in new.enabled_cameras().map(|camera| camera.name.as_str()) {
+            let is_listed = cameras_added.iter().chain(&cameras_changed).any(|name| name == camera);
+            if !is_listed && old.wants_packets(camera) != new.wants_packets(camera) {
+                cameras_changed.push(camera.to_owned());
+            }
+        }
         let (sinks_added, sinks_removed, sinks_changed) =
             named(old.enabled_sinks(), new.enabled_sinks(), |sink| sink.name.as_str());
         Self {
@@ -99,6 +106,12 @@ mod tests {
         let sink = "[[sink]]\nname = \"s\"\nkind = \"jsonl\"\n";
         let with_sink = config(&format!("{a}{b}{sink}"));
         assert_eq!(Diff::between(&old, &with_sink).sinks_added, ["s"]);
+        let clips = "[[sink]]\nname = \"c\"\nkind = \"clips\"\nfolder = \"x\"\ncameras = [\"b\"]\n";
+        let with_clips = Diff::between(&old, &config(&format!("{a}{b}{clips}")));
+        assert_eq!(
+            (with_clips.sinks_added, with_clips.cameras_changed),
+            (vec!["c".into()], vec!["b".into()])
+        );
         let bus = Diff::between(&old, &config(&format!("{a}{b}[bus]\nresult_buffer = 9\n")));
         assert!(bus.everything && bus.cameras_changed.is_empty());
         let server = config(&format!("{a}{b}[triton]\nmodel = \"n\"\n"));

@@ -193,7 +193,7 @@ impl<'a> Places<'a> {
             other => other.as_table()?,
         };
         let Range { start, .. } = table.get(key)?.span();
-        let position = parse::position(self.text, start);
+        let position = crate::syntax::position(self.text, start);
         Some(position)
     }
 }

@@ -240,20 +240,29 @@ impl Model {
     /// # Errors
     /// A sentence that names the class that the model does not have.
     pub fn class_numbers(&self, labels: &[String]) -> Result<Vec<u32>, String> {
-        let number = |class: &ClassFilter| {
-            let found = match class {
-                ClassFilter::Number(number) => Some(*number as usize),
-                ClassFilter::Name(name) => labels.iter().position(|label| label == name),
-            };
-            found.filter(|number| *number < labels.len()).map(|number| number as u32).ok_or_else(|| {
-                let known = labels.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-                let more = if labels.len() > 12 { ", …" } else { "" };
-                let count = labels.len();
-                format!("model.classes: the model has no class {class}; it has {count}: {known}{more}")
-            })
-        };
-        self.classes.iter().map(number).collect()
+        class_numbers("model.classes", &self.classes, labels)
     }
+}
+
+/// Classes as numbers of a model with these class names; `key` is where they are listed.
+fn class_numbers(
+    key: &str,
+    classes: &[ClassFilter],
+    labels: &[String],
+) -> Result<Vec<u32>, String> {
+    let number = |class: &ClassFilter| {
+        let found = match class {
+            ClassFilter::Number(number) => Some(*number as usize),
+            ClassFilter::Name(name) => labels.iter().position(|label| label == name),
+        };
+        found.filter(|number| *number < labels.len()).map(|number| number as u32).ok_or_else(|| {
+            let known = labels.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+            let more = if labels.len() > 12 { ", …" } else { "" };
+            let count = labels.len();
+            format!("{key}: the model has no class {class}; it has {count}: {known}{more}")
+        })
+    };
+    classes.iter().map(number).collect()
 }
 
 /// `model.backend`.

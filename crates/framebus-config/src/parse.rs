@@ -167,9 +167,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Line and column of a byte; see [`position`].
+    /// Line and column of a byte; see [`position`](crate::syntax::position).
     pub(crate) fn position(&self, byte: usize) -> (usize, usize) {
-        position(self.text, byte)
+        crate::syntax::position(self.text, byte)
     }
 
     fn syntax_error(&mut self, span: Range<usize>, message: &str) {
@@ -458,16 +458,6 @@ impl<'a> Walk<'a> {
         };
         self.error(span, path, None, message, None);
     }
-}
-
-/// Line and column of a byte of `text`, both from 1, the column in characters.
-pub(crate) fn position(text: &str, byte: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..byte.min(text.len())];
-    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-    let start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-    // Bytes that do not continue a character begin one.
-    let column = before[start..].iter().filter(|&&b| b & 0xC0 != 0x80).count() + 1;
-    (line, column)
 }
 
 /// What may stand at the top of the file.

@@ -57,3 +57,13 @@ fn hint(message: &str, line: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Line and column of a byte of `text`, both from 1, the column in characters.
+pub(crate) fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..byte.min(text.len())];
+    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+    let start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    // Bytes that do not continue a character begin one.
+    let column = before[start..].iter().filter(|&&b| b & 0xC0 != 0x80).count() + 1;
+    (line, column)
+}

@@ -1,13 +1,14 @@
 //! One camera as this process sees it.
 
+use crate::analytics::Analytics;
 use crate::order::Order;
-use crate::publish::Answer;
+use crate::publish::{Answer, frame_time_ns};
 use crate::run::Source;
 use framebus_bus::FrameSubscriber;
 use framebus_service::Vitals;
 use framebus_types::{Counter, FLAG_MOTION, FLAG_MOTION_MEASURED, FrameHeader, Role, State};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A camera's subscription, counters, answers and motion gate.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Camera {
     vitals: Arc<Vitals>,
     /// Answers that wait for the one before them.
     pub(crate) order: Order<Answer>,
+    /// Tracks, zones and events; `None` when nothing is tracked (any more).
+    analytics: Mutex<Option<Analytics>>,
     /// No frame for so long is a stall, ns.
     stall_ns: AtomicU64,
     /// Epoch and sequence number of the last frame taken.
@@ -25,22 +28,31 @@ pub(crate) struct Camera {
     motion_force_ns: AtomicU64,
     /// Capture time of the last frame that passed the gate; 0 lets the next one pass.
     looked_ns: AtomicU64,
+    /// Time of the last frame that the gate kept back, as objects are followed; 0 before one.
+    still_ns: AtomicU64,
     /// The frame that the engine saw last failed there.
     failing: AtomicBool,
 }
 
 impl Camera {
     /// A camera that has not delivered yet; `unanswered` as in [`Order::new`].
-    pub(crate) fn new(subscriber: FrameSubscriber, source: &Source, unanswered: usize) -> Self {
+    pub(crate) fn new(
+        subscriber: FrameSubscriber,
+        source: &Source,
+        analytics: Option<Analytics>,
+        unanswered: usize,
+    ) -> Self {
         let camera = Self {
             subscriber,
             every_frame: source.policy.every_frame,
             vitals: source.vitals.clone(),
             order: Order::new(unanswered),
+            analytics: Mutex::new(analytics),
             stall_ns: AtomicU64::new(0),
             last: Mutex::new(None),
             motion_force_ns: AtomicU64::new(0),
             looked_ns: AtomicU64::new(0),
+            still_ns: AtomicU64::new(0),
             failing: AtomicBool::new(false),
         };
         camera.set(source);
@@ -61,6 +73,25 @@ impl Camera {
     /// No frame for so long is a stall, ns.
     pub(crate) fn stall_ns(&self) -> u64 {
         self.stall_ns.load(Relaxed)
+    }
+
+    /// Its tracks. Workers hold them only under the camera's order.
+    pub(crate) fn analytics(&self) -> MutexGuard<'_, Option<Analytics>> {
+        self.analytics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its tracks, unless a worker is sending what it has found just now.
+    pub(crate) fn idle_analytics(&self) -> Option<MutexGuard<'_, Option<Analytics>>> {
+        match self.analytics.try_lock() {
+            Ok(analytics) => Some(analytics),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Time of the last frame that the gate kept back; 0 when there was none yet.
+    pub(crate) fn still_ns(&self) -> u64 {
+        self.still_ns.load(Relaxed)
     }
 
     /// Its frames.
@@ -121,7 +152,10 @@ impl Camera {
         let still = header.flags & (FLAG_MOTION_MEASURED | FLAG_MOTION) == FLAG_MOTION_MEASURED;
         // Either way: a capture time that lies must not shut the gate.
         let recent = looked_ns != 0 && header.capture_ns.abs_diff(looked_ns) < force_ns;
-        if !(still && recent) {
+        if still && recent {
+            let time_ns = frame_time_ns(self.every_frame, header.pts_ns, header.capture_ns);
+            self.still_ns.store(time_ns, Relaxed);
+        } else {
             self.looked_ns.store(header.capture_ns, Relaxed);
         }
         still && recent

@@ -6,9 +6,11 @@
 //! [`order`] of each camera's frames. The *loader* compiles the network for input
 //! [`shapes`] that turn up. A frame that has reached this process leaves it as
 //! exactly one result, whatever happens: also when the engine hangs ([`watch`]), and when
-//! the process is killed ([`ledger`]). [`backends`] keeps what backends did wrong, and
+//! the process is killed ([`ledger`]). What is found is followed from frame to frame, and
+//! what happens with it is published as events ([`analytics`]). [`backends`] keeps what backends did wrong, and
 //! engines that take minutes are built while another backend serves ([`build`]).
 
+pub mod analytics;
 pub mod backends;
 mod build;
 pub mod camera;
@@ -26,5 +28,6 @@ pub mod shapes;
 mod watch;
 mod worker;
 
+pub use analytics::Scenery;
 pub use run::{End, Loads, Parts, Source, run};
 pub use serve::serve;

@@ -34,7 +34,7 @@ impl<A: Default> Order<A> {
     /// for it; otherwise leaves it in a place and swaps an empty one in. Returns how
     /// many went out. Each ticket comes once, and is less than `unanswered` ahead
     /// of the turn.
-    pub fn publish(&self, ticket: u64, answer: &mut A, mut send: impl FnMut(&A)) -> usize {
+    pub fn publish(&self, ticket: u64, answer: &mut A, mut send: impl FnMut(&mut A)) -> usize {
         // Kept while sending: another worker's next answer of this camera must wait.
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let Line { turn, places } = &mut *line;
@@ -49,7 +49,7 @@ impl<A: Default> Order<A> {
         let mut sent = 1;
         *turn += 1;
         while std::mem::take(&mut places[(*turn % size) as usize].taken) {
-            send(&places[(*turn % size) as usize].answer);
+            send(&mut places[(*turn % size) as usize].answer);
             sent += 1;
             *turn += 1;
         }

@@ -2,8 +2,10 @@
 //!
 //! Lock order: `Shared::book` is held for bookkeeping and for taking a frame from
 //! the bus; the engine runs, models load and results go out without it. Under a
-//! camera's [`order`](crate::order) only the results publisher's own lock is taken.
+//! camera's [`order`](crate::order) its [`analytics`](crate::analytics) are locked, and under
+//! those only the publishers' own locks.
 
+use crate::analytics::Analytics;
 use crate::camera::Camera;
 use crate::publish::{Answer, Arrival, Results};
 use crate::run::{End, Loads, Source};
@@ -144,15 +146,21 @@ impl Shared {
     }
 
     /// Takes frames of one more camera from now on.
-    pub(crate) fn add(&self, subscriber: FrameSubscriber, source: &Source) {
+    ///
+    /// # Errors
+    /// A zone or line that is none.
+    pub(crate) fn add(&self, subscriber: FrameSubscriber, source: &Source) -> Result<(), String> {
         source.vitals.set_state(State::Starting, "no frame yet");
-        let camera = Arc::new(Camera::new(subscriber, source, self.bounds.unanswered));
+        let analytics = source.scenery.as_ref().map(Analytics::new).transpose()?;
+        let unanswered = self.bounds.unanswered;
+        let camera = Arc::new(Camera::new(subscriber, source, analytics, unanswered));
         let mut book = self.book();
         let number = book.scheduler.add(source.policy);
         if number == book.cameras.len() {
             book.cameras.push(None);
         }
         book.cameras[number] = Some(camera);
+        Ok(())
     }
 
     /// Takes over what may change of a camera while it runs.
@@ -167,11 +175,14 @@ impl Shared {
     /// Takes no more frames of a camera. What is in the engine is answered as ever.
     pub(crate) fn remove(&self, number: usize) {
         let mut book = self.book();
-        book.cameras[number] = None;
+        let removed = book.cameras[number].take();
         let left = book.scheduler.remove(number).map(Gone::from);
         drop(book);
         if let Some(gone) = left {
             self.not_inferred(&gone, Reason::Stopping);
+        }
+        if let Some(camera) = removed {
+            self.end_tracks(&camera);
         }
     }
 
@@ -206,7 +217,7 @@ impl Shared {
             let header = *frame.header();
             let taken_ns = clock::monotonic_ns();
             camera.count(&header);
-            let arrival = Arrival { taken_ns, ..Arrival::default() };
+            let arrival = Arrival { taken_ns, still_ns: camera.still_ns(), ..Arrival::default() };
             let mut taken = Taken { frame, camera, arrival };
             if taken.camera.skips(&header) {
                 let skipped = Gone::from(taken);
@@ -438,7 +449,9 @@ impl Shared {
             camera.failed(message);
             self.results.failed(&frame.header, frame.arrival, Reason::Engine, message, &mut answer);
             answer.set_context(worker);
-            camera.order.publish(frame.ticket, &mut answer, |answer| self.send(camera, answer));
+            camera.order.publish(frame.ticket, &mut answer, |answer| {
+                self.send_in_turn(camera, answer);
+            });
         }
     }
 

@@ -1,14 +1,15 @@
-//! Frames in, results out: the one place where results are made and counted.
+//! Frames in, results and events out: the one place where they are made and counted.
 
+use crate::analytics::Analytics;
 use crate::ledger::{Entry, Ledger, Legacy};
-use framebus_bus::{BusError, ResultPublisher};
+use framebus_bus::{BusError, EventPublisher, ResultPublisher};
 use framebus_engine::{
     EngineInfo, FrameOutput, ServerTimes as EngineServerTimes, StageTimes as EngineTimes,
 };
 use framebus_service::{Vitals, clock};
 use framebus_types::{
-    Counter, Detection, FrameHeader, Outcome, Reason, ResultHeader, ServerTimes, Stage, StageTimes,
-    text,
+    Counter, Detection, Event, FrameHeader, Outcome, Reason, ResultHeader, ServerTimes, Stage,
+    StageTimes, text,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ const ORPHANED: &str = "the inference process ended while it had this frame";
 #[derive(Debug)]
 pub struct Results {
     publisher: Mutex<Numbered>,
+    events: Mutex<NumberedEvents>,
     pub(crate) ledger: Ledger,
     epoch_ns: u64,
     sending_since_ns: AtomicU64,
@@ -35,6 +37,14 @@ struct Numbered {
     next: u64,
 }
 
+/// The same for events, and the list that is being numbered.
+#[derive(Debug)]
+struct NumberedEvents {
+    publisher: EventPublisher,
+    next: u64,
+    list: Vec<Event>,
+}
+
 /// When a frame passed the stages before the engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrival {
@@ -44,6 +54,16 @@ pub struct Arrival {
     pub batched_ns: u64,
     /// Its place in the ledger.
     pub entry: Entry,
+    /// [Time](frame_time_ns) of the last frame before it that the motion gate kept back; 0
+    /// when there was none yet.
+    pub still_ns: u64,
+}
+
+/// The time of a frame by which objects are followed: its capture time, or in a recording
+/// the stream's own, so that the pace at which it is played changes nothing.
+#[must_use]
+pub fn frame_time_ns(recorded: bool, pts_ns: u64, capture_ns: u64) -> u64 {
+    if recorded && pts_ns != u64::MAX { pts_ns } else { capture_ns }
 }
 
 /// What the engine answered for a frame.
@@ -65,9 +85,24 @@ pub struct Answer {
     header: ResultHeader,
     detections: Vec<Detection>,
     entry: Entry,
+    still_ns: u64,
 }
 
 impl Answer {
+    /// Follows what was found, when the frame was looked at; answers what happened.
+    pub(crate) fn follow<'a>(
+        &mut self,
+        analytics: &'a mut Analytics,
+        recorded: bool,
+    ) -> &'a [Event] {
+        let Self { header, detections, still_ns, .. } = self;
+        if header.outcome != u32::from(Outcome::Ok) {
+            return &[];
+        }
+        let time_ns = frame_time_ns(recorded, header.pts_ns, header.times.capture_ns);
+        analytics.look(time_ns, *still_ns, header, detections)
+    }
+
     /// Says which worker it comes from.
     pub(crate) fn set_context(&mut self, worker: usize) {
         self.header.context = worker as u32;
@@ -77,9 +112,11 @@ impl Answer {
 impl Results {
     /// Makes results in nobody's name until an engine is [`loaded`](Self::loaded).
     #[must_use]
-    pub fn new(publisher: ResultPublisher, ledger: Ledger) -> Self {
+    pub fn new(publisher: ResultPublisher, events: EventPublisher, ledger: Ledger) -> Self {
+        let list = Vec::new();
         Self {
             publisher: Mutex::new(Numbered { publisher, next: 0 }),
+            events: Mutex::new(NumberedEvents { publisher: events, next: 0, list }),
             ledger,
             epoch_ns: clock::wall_ns(),
             sending_since_ns: AtomicU64::new(0),
@@ -104,7 +141,7 @@ impl Results {
         for orphan in &legacy.orphans {
             let name = text::unpack(&orphan.header.camera);
             let (taken_ns, entry) = (orphan.taken_ns, orphan.entry);
-            let arrival = Arrival { taken_ns, batched_ns: 0, entry };
+            let arrival = Arrival { taken_ns, entry, ..Arrival::default() };
             self.failed(&orphan.header, arrival, Reason::Engine, ORPHANED, &mut answer);
             answer.header.model = text::pack(&legacy.model);
             answer.header.backend = text::pack(&legacy.backend);
@@ -130,7 +167,7 @@ impl Results {
             bbox: found.bbox,
             score: found.score,
             class: found.class,
-            label: self.labels.get(found.class as usize).copied().unwrap_or([0; 40]),
+            label: self.label(found.class),
             ..Detection::default()
         }));
         let mut header = self.header(frame, arrival);
@@ -144,7 +181,7 @@ impl Results {
         header.times.decoded_ns = times.decoded_ns;
         header.server = server_times(&times.server);
         answer.header = header;
-        answer.entry = arrival.entry;
+        (answer.entry, answer.still_ns) = (arrival.entry, arrival.still_ns);
     }
 
     /// Inference of the frame failed: writes its result into `answer`.
@@ -180,6 +217,10 @@ impl Results {
         header.outcome = if skipped { Outcome::Skipped } else { Outcome::Dropped }.into();
         header.reason = reason.into();
         self.send_parts(vitals, header, &[], arrival.entry)
+    }
+
+    fn label(&self, class: u32) -> [u8; 40] {
+        self.labels.get(class as usize).copied().unwrap_or([0; 40])
     }
 
     fn header(&self, frame: &FrameHeader, arrival: Arrival) -> ResultHeader {
@@ -224,6 +265,29 @@ impl Results {
     /// [`BusError`] when the result could not be sent.
     pub fn send(&self, vitals: &Vitals, answer: &Answer) -> Result<(), BusError> {
         self.send_parts(vitals, answer.header, &answer.detections, answer.entry)
+    }
+
+    /// Sends the events of a frame and counts them for its camera.
+    ///
+    /// # Errors
+    /// [`BusError`] when they could not be sent; readers see a gap in their numbers.
+    pub fn send_events(&self, vitals: &Vitals, events: &[Event]) -> Result<(), BusError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut numbered = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let NumberedEvents { publisher, next, list } = &mut *numbered;
+        list.clear();
+        list.extend((*next..).zip(events).map(|(event_sequence, event)| Event {
+            event_sequence,
+            event_epoch_ns: self.epoch_ns,
+            label: self.label(event.class),
+            ..*event
+        }));
+        *next += events.len() as u64;
+        publisher.publish(list)?;
+        vitals.add(Counter::Events, events.len() as u64);
+        Ok(())
     }
 
     fn send_parts(

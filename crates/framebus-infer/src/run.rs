@@ -1,5 +1,6 @@
 //! The pipeline: taker, workers and loader around a loaded engine.
 
+use crate::analytics::Scenery;
 use crate::camera::Camera;
 use crate::pool::{Outside, Shared, is_hung};
 use crate::publish::Results;
@@ -41,6 +42,8 @@ pub struct Source {
     pub stall_ns: u64,
     /// With a motion gate: still frames are skipped, for so long at most, ns.
     pub motion_force_ns: Option<u64>,
+    /// What is followed in its picture; `None` for nothing.
+    pub scenery: Option<Scenery>,
     /// Its counters.
     pub vitals: Arc<Vitals>,
 }
@@ -177,6 +180,7 @@ pub fn run(parts: Parts<'_>, ready: impl FnOnce()) -> Result<End, Failure> {
     shared.outside.shutdown.request();
     shared.stop();
     let ended = join(&shared, threads, &mut taker.watch);
+    shared.cameras().iter().for_each(|(_, camera)| shared.end_tracks(camera));
     if ended.as_ref().is_ok_and(|end| is_hung(Some(end))) {
         // Whatever else is wrong: the process cannot end in order.
         return ended;
@@ -221,7 +225,7 @@ fn join(shared: &Shared, threads: Vec<JoinHandle<()>>, watch: &mut Watch) -> Res
 
 /// Makes the cameras those of `sources`. One that stays keeps its subscription, its queue
 /// and what waits in it.
-fn replace(shared: &Shared, bus: &Bus, sources: &[Source]) -> Result<(), BusError> {
+fn replace(shared: &Shared, bus: &Bus, sources: &[Source]) -> Result<(), Failure> {
     let stays = |camera: &Camera, source: &Source| {
         camera.name() == source.name && camera.every_frame == source.policy.every_frame
     };
@@ -239,7 +243,11 @@ fn replace(shared: &Shared, bus: &Bus, sources: &[Source]) -> Result<(), BusErro
         let every_frame = source.policy.every_frame;
         let delivery = if every_frame { Delivery::EveryFrame } else { Delivery::Latest };
         let subscriber = bus.frame_subscriber(&source.name, delivery, INFER_READER)?;
-        shared.add(subscriber, source);
+        let failed = |reason| {
+            let name = &source.name;
+            Failure::message(Kind::Config, format_args!("camera[{name}]: {reason}"))
+        };
+        shared.add(subscriber, source).map_err(failed)?;
         // Joining takes a moment, and live cameras keep one frame only.
         cameras.iter().for_each(|(number, _)| shared.take(*number));
     }
@@ -365,6 +373,7 @@ impl Heard {
             (self.taken, self.at_ns) = (taken, awake_ns);
         } else if taken > 0 && awake_ns - self.at_ns > self.camera.stall_ns() {
             vitals.set_state(State::Stalled, "no frame comes");
+            shared.silent(&self.camera, awake_ns - self.at_ns);
         }
     }
 }

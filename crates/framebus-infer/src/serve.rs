@@ -1,5 +1,6 @@
 //! From the configuration to the running pipeline.
 
+use crate::analytics::Scenery;
 use crate::backends::{Book, Kind as Fault, Returning};
 use crate::build::{Background, Telling};
 use crate::camera::camera_vitals;
@@ -39,7 +40,7 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     priority::apply(config.model.nice, &config.model.cores)?;
     let process = Vitals::new(Role::Infer, "infer");
     let cameras = RefCell::new(Cameras::new(config, service, process.clone()));
-    let mut sources = cameras.borrow().sources();
+    let sources = cameras.borrow().sources()?;
     let all = cameras.borrow().all_vitals();
     // Reported from the start: compiling a model takes a while.
     let reporter = Reporter::start(service.bus(), all, service.progress_flag(), true)?;
@@ -57,7 +58,8 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     }
     note_orphans(&mut book, &legacy);
     let publisher = service.bus().result_publisher(service.shutdown().flag())?;
-    let mut results = Results::new(publisher, ledger);
+    let events = service.bus().event_publisher()?;
+    let mut results = Results::new(publisher, events, ledger);
     if is_offline(config) {
         wait_for_sinks(service, &results, &process);
     }
@@ -88,7 +90,7 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
             return Ok(());
         }
         if let Some(new) = service.reloaded() {
-            sources = cameras.borrow_mut().change(new)?;
+            cameras.borrow_mut().change(new)?;
             reporter.set(cameras.borrow().all_vitals());
         }
         loaded = load_within(service, &order, &telling);
@@ -113,6 +115,7 @@ pub fn serve(service: &Service) -> Result<(), Failure> {
     let info = engine.info();
     let backend = info.backend;
     let thresholds = engine::thresholds(config, &info.labels)?;
+    let sources = cameras.borrow_mut().loaded(&info.labels)?;
     process.set_size(info.base.width as u32, info.base.height as u32);
     tracing::info!(
         backend, device = info.device, model = info.model,
@@ -261,16 +264,34 @@ struct Cameras<'a> {
     service: &'a Service,
     process: Arc<Vitals>,
     vitals: Vec<Arc<Vitals>>,
+    /// Class names of the model, once it is loaded.
+    labels: Option<Vec<String>>,
 }
 
 impl<'a> Cameras<'a> {
     fn new(config: &Config, service: &'a Service, process: Arc<Vitals>) -> Self {
         let vitals = config.enabled_cameras().map(|c| camera_vitals(c.name.as_str())).collect();
-        Self { config: config.clone(), service, process, vitals }
+        Self { config: config.clone(), service, process, vitals, labels: None }
     }
 
-    fn sources(&self) -> Vec<Source> {
-        self.config.enabled_cameras().zip(&self.vitals).map(source).collect()
+    /// The cameras; what is followed in them is known once the model is loaded.
+    fn sources(&self) -> Result<Vec<Source>, Failure> {
+        let all = self.config.enabled_cameras().zip(&self.vitals).map(|(camera, vitals)| {
+            let scenery = self.labels.as_ref().map_or(Ok(None), |labels| {
+                Scenery::of(&self.config, camera.name.as_str(), labels).map_err(|reason| {
+                    let file = self.config.file.display();
+                    Failure::message(Kind::Config, format_args!("{file}: {reason}"))
+                })
+            });
+            Ok(source(camera, vitals, scenery?))
+        });
+        all.collect()
+    }
+
+    /// The model is loaded and has these classes.
+    fn loaded(&mut self, labels: &[String]) -> Result<Vec<Source>, Failure> {
+        self.labels = Some(labels.to_vec());
+        self.sources()
     }
 
     fn all_vitals(&self) -> Vec<Arc<Vitals>> {
@@ -299,11 +320,11 @@ impl<'a> Cameras<'a> {
             added = ?diff.cameras_added, removed = ?diff.cameras_removed,
             changed = ?diff.cameras_changed, "cameras taken over from the changed configuration"
         );
-        Ok(self.sources())
+        self.sources()
     }
 }
 
-fn source((camera, vitals): (&Camera, &Arc<Vitals>)) -> Source {
+fn source(camera: &Camera, vitals: &Arc<Vitals>, scenery: Option<Scenery>) -> Source {
     let every_frame = framebus_service::delivery(camera.delivery) == Delivery::EveryFrame;
     Source {
         name: camera.name.as_str().to_owned(),
@@ -314,6 +335,7 @@ fn source((camera, vitals): (&Camera, &Arc<Vitals>)) -> Source {
         },
         stall_ns: stall_ns(camera),
         motion_force_ns: camera.motion_gate.then_some((camera.motion_force_s * 1e9) as u64),
+        scenery,
         vitals: vitals.clone(),
     }
 }

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use framebus_bus::SegmentId;
 use framebus_engine::{BatchOutput, Engine, EngineError, FrameRequest, MemoryId, Shape};
 use framebus_service::clock;
-use framebus_types::Reason;
+use framebus_types::{Counter, Reason};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
@@ -124,7 +124,10 @@ impl Shared {
             return None;
         }
         match &result {
-            Ok(()) => self.engine_answered(),
+            Ok(()) => {
+                self.outside.process.add(Counter::Batches, 1);
+                self.engine_answered();
+            }
             Err(Failed { reason: Reason::Engine, message, gone }) => {
                 self.engine_failed(message, *gone);
             }
@@ -153,7 +156,7 @@ impl Shared {
                     answer.set_context(worker);
                 }
             }
-            let send = |answer: &Answer| self.send(camera, answer);
+            let send = |answer: &mut Answer| self.send_in_turn(camera, answer);
             sent.push((job.camera, camera.order.publish(job.ticket, answer, send)));
         }
         Some(result.is_ok())

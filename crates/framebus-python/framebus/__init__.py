@@ -23,9 +23,19 @@ from .errors import (
     TransportError,
     VersionError,
 )
+from .events import Event, Events
 from .frames import Frame, Frames
 from .joined import Joined
-from .layout import ChromaSite, ColourMatrix, ColourRange, Outcome, PixelFormat, Reason
+from .layout import (
+    ChromaSite,
+    ColourMatrix,
+    ColourRange,
+    Direction,
+    EventKind,
+    Outcome,
+    PixelFormat,
+    Reason,
+)
 from .results import Detection, Result, Results, ServerTimes, StageTimes
 from .stream import Selector
 
@@ -37,6 +47,10 @@ __all__ = [
     "ColourMatrix",
     "ColourRange",
     "Detection",
+    "Direction",
+    "Event",
+    "EventKind",
+    "Events",
     "FormatError",
     "Frame",
     "FramebusError",

@@ -38,6 +38,8 @@ iox.set_log_level(iox.LogLevel.Fatal)
 _OBSERVER = "observer:"
 # A signal is answered between two waits.
 _LONGEST_WAIT_S = 0.25
+# Below a microsecond the socket's timeout would be 0, which is none.
+_SHORTEST_WAIT_S = 1e-5
 
 
 def _transport(service: str, error: Exception) -> TransportError:
@@ -82,7 +84,6 @@ class Reader:
         self.service = service
         # The client may be forgotten before its readers are.
         self._bus = bus
-        self._header = header
         self._header_size = ctypes.sizeof(header)
         self._subscriber: Any = None
         self._listener: Any = None
@@ -90,12 +91,7 @@ class Reader:
         # Whatever settings its creator gave it: open, and never create.
         key = iox.ServiceName.new(service)
         try:
-            samples = (
-                bus.node.service_builder(key)
-                .publish_subscribe(iox.Slice[ctypes.c_uint8])
-                .user_header(header)
-                .open()
-            )
+            samples = self._typed(bus.node.service_builder(key), header).open()
         except iox.PublishSubscribeOpenError as error:
             raise _open_error(service, error) from None
         try:
@@ -120,6 +116,9 @@ class Reader:
         except iox.ConnectionFailure as error:
             raise _transport(service, error) from None
 
+    def _typed(self, builder: Any, header: type[ctypes.Structure]) -> Any:
+        return builder.publish_subscribe(iox.Slice[ctypes.c_uint8]).user_header(header)
+
     def _check_open(self) -> None:
         if self._subscriber is None:
             raise ReleasedError(f"this reader of {self.service} was closed; open another one")
@@ -130,7 +129,7 @@ class Reader:
                 "a fork of it: open a client in each process (multiprocessing: use spawn)"
             )
 
-    def receive(self) -> tuple[Any, Any, int, int] | None:
+    def receive(self) -> tuple[Any, bytes, int, int] | None:
         """A sample, a copy of its header, address and length of its payload. One copy:
         what is checked is what is used, whatever the publisher writes afterwards."""
         self._check_open()
@@ -144,17 +143,19 @@ class Reader:
                     "(`frame.y.copy()`)"
                 ) from None
             raise _transport(self.service, error) from None
-        if sample is None:
-            return None
-        header = self._header.from_buffer_copy(
-            ctypes.string_at(sample.user_header_ptr, self._header_size)
-        )
-        return sample, header, sample.payload_ptr, sample.payload().number_of_elements
+        return None if sample is None else self._parts(sample)
+
+    def _parts(self, sample: Any) -> tuple[Any, bytes, int, int]:
+        header = ctypes.string_at(sample.user_header_ptr, self._header_size)
+        # What the wheel's own `payload()` makes its slice of, without making one.
+        return sample, header, sample.payload_ptr, getattr(sample, "__slice_len")
 
     def wait(self, seconds: float) -> None:
         """Sleeps until something was sent, or `seconds`; other threads run meanwhile."""
         self._check_open()
-        timeout = iox.Duration.from_secs_f64(min(max(seconds, 0.0), _LONGEST_WAIT_S))
+        timeout = iox.Duration.from_secs_f64(
+            min(max(seconds, _SHORTEST_WAIT_S), _LONGEST_WAIT_S)
+        )
         try:
             self._listener.timed_wait(timeout)
         except iox.ListenerWaitError as error:
@@ -254,6 +255,11 @@ class Bus:
     ) -> Reader:
         """Joins a service as an observer."""
         reader = Reader(self, service, header, name, newest)
+        self._readers.add(reader)
+        return reader
+
+    def joined(self, reader: Reader) -> Reader:
+        """Closes that reader, too, when this process leaves."""
         self._readers.add(reader)
         return reader
 

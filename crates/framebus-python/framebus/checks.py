@@ -11,6 +11,8 @@ from typing import NamedTuple
 from .errors import BadHeader, VersionError
 from .layout import (
     CHROMA_SITES,
+    DIRECTIONS,
+    EVENT_KINDS,
     FORMATS,
     MATRICES,
     MAX_PLANES,
@@ -22,6 +24,9 @@ from .layout import (
     ColourMatrix,
     ColourRange,
     Detection,
+    Direction,
+    Event,
+    EventKind,
     FrameHeader,
     Outcome,
     PixelFormat,
@@ -98,10 +103,26 @@ def check_frame(header: FrameHeader, length: int, camera: str) -> Picture:
 
 def check_result(header: ResultHeader, length: int) -> tuple[Outcome, Reason]:
     """Whether the result that the header describes lies inside a payload of `length` bytes."""
-    _check_version(header.version)
-    if header.count * _DETECTION + header.extra > length:
+    fields = header.version, header.outcome, header.reason, header.count, header.extra
+    return check_result_fields(*fields, length)
+
+
+def check_result_fields(
+    version: int, outcome: int, reason: int, count: int, extra: int, length: int
+) -> tuple[Outcome, Reason]:
+    """The same for fields that were read before."""
+    _check_version(version)
+    if count * _DETECTION + extra > length:
         raise BadHeader(
-            f"{header.count} detections and {header.extra} extra bytes announced, "
+            f"{count} detections and {extra} extra bytes announced, "
             f"the payload has {length} bytes"
         )
-    return decode("outcome", OUTCOMES, header.outcome), decode("reason", REASONS, header.reason)
+    return decode("outcome", OUTCOMES, outcome), decode("reason", REASONS, reason)
+
+
+def check_event(event: Event) -> tuple[EventKind, Direction]:
+    """Whether an event is one that this version knows."""
+    _check_version(event.version)
+    return decode("event", EVENT_KINDS, event.kind), decode(
+        "direction", DIRECTIONS, event.direction
+    )

@@ -9,9 +9,10 @@ from typing import Self
 from .bus import Bus
 from .domain import Domain, default_root
 from .errors import InstanceError
+from .events import EventReader, Events
 from .frames import Frames
 from .joined import Joined
-from .layout import FrameHeader, ResultHeader
+from .layout import Event, FrameHeader, ResultHeader
 from .results import Results
 
 __all__ = ["Client", "default_root"]
@@ -52,9 +53,19 @@ class Client:
         # Paths in a configuration are relative to it.
         return cls(instance, None if root is None else file.parent / root, name=name)
 
-    def results(self) -> Results:
-        """Subscribes to the results of all cameras, from now on."""
-        return Results(self._bus.reader("results", ResultHeader, self._name, newest=False))
+    def results(self, *, pace: float = 0.0) -> Results:
+        """Subscribes to the results of all cameras, from now on.
+
+        `pace`: a waiting reader is woken once in so many seconds at most, and then takes all
+        that has come. It costs that much delay, and saves a wake-up per result; the buffer
+        (128 results) has to last that long."""
+        reader = self._bus.reader("results", ResultHeader, self._name, newest=False)
+        return Results(reader, pace)
+
+    def events(self) -> Events:
+        """Subscribes to the events of all cameras, from now on."""
+        reader = EventReader(self._bus, "events", Event, self._name, newest=False)
+        return Events(self._bus.joined(reader))
 
     def frames(self, camera: str) -> Frames:
         """Subscribes to the frames of one camera, from now on."""

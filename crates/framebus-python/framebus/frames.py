@@ -195,7 +195,8 @@ class Frames(Stream[Frame]):
         """Frames that may be held at a time."""
         return self._reader.limit
 
-    def _decode(self, sample: Any, header: Any, address: int, length: int) -> Frame | None:
+    def _decode(self, sample: Any, raw: bytes, address: int, length: int) -> Frame | None:
+        header = FrameHeader.from_buffer_copy(raw)
         picture = check_frame(header, length, self.camera)
         # Sent again for another reader.
         if self._last == (header.epoch_ns, header.sequence):

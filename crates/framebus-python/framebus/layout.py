@@ -5,6 +5,7 @@ tests of this package compare them with: a change there is noticed here.
 """
 
 import ctypes
+import functools
 import sys
 from ctypes import c_char, c_float, c_uint8, c_uint32, c_uint64
 from enum import Enum, StrEnum
@@ -81,6 +82,25 @@ class ChromaSite(StrEnum):
     CENTER = "center"
 
 
+class EventKind(StrEnum):
+    """What happened."""
+
+    APPEAR = "appear"
+    DISAPPEAR = "disappear"
+    ENTER = "enter"
+    LEAVE = "leave"
+    DWELL = "dwell"
+    CROSS = "cross"
+
+
+class Direction(StrEnum):
+    """Which way a line was crossed; empty for everything else."""
+
+    NONE = ""
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
 # Wire codes.
 OUTCOMES = dict(zip((1, 2, 3, 4), Outcome, strict=True))
 REASONS = dict(enumerate(Reason))
@@ -89,6 +109,8 @@ FORMATS = {int.from_bytes(b"NV12", "little"): PixelFormat.NV12,
 MATRICES = dict(enumerate(ColourMatrix))
 RANGES = dict(enumerate(ColourRange))
 CHROMA_SITES = dict(enumerate(ChromaSite))
+EVENT_KINDS = dict(enumerate(EventKind, 1))
+DIRECTIONS = dict(enumerate(Direction))
 
 E = TypeVar("E", bound=Enum)
 
@@ -107,6 +129,12 @@ def text(field: bytes) -> str:
         return field.decode()
     except UnicodeDecodeError as error:
         return field[: error.start].decode()
+
+
+@functools.lru_cache(maxsize=1024)
+def padded(field: bytes) -> str:
+    """A text field with its padding. Names come again and again, and are read once."""
+    return text(field.partition(b"\0")[0])
 
 
 class StageTimes(ctypes.Structure):
@@ -229,6 +257,40 @@ class Detection(ctypes.Structure):
         ("reserved", c_uint32),
         ("label", c_char * 40),
     ]
+
+
+class Event(ctypes.Structure):
+    """Something that an object did."""
+
+    _align_ = 64
+    _fields_ = [
+        ("version", c_uint32),
+        ("kind", c_uint32),
+        ("class", c_uint32),
+        ("direction", c_uint32),
+        ("camera", c_char * 32),
+        ("place", c_char * 32),
+        ("label", c_char * 40),
+        ("event_sequence", c_uint64),
+        ("event_epoch_ns", c_uint64),
+        ("epoch_ns", c_uint64),
+        ("sequence", c_uint64),
+        ("capture_ns", c_uint64),
+        ("wall_ns", c_uint64),
+        ("track", c_uint64),
+        ("age_ns", c_uint64),
+        ("bbox", c_float * 4),
+        ("score", c_float),
+        ("index", c_uint32),
+        ("width", c_uint32),
+        ("height", c_uint32),
+        ("reserved", c_uint8 * 40),
+    ]
+
+    @staticmethod
+    def type_name() -> str:
+        """What iceoryx2 compares with the creator's."""
+        return "framebus.Event.v1"
 
 
 assert sys.byteorder == "little", "the layouts are those of little-endian machines"

@@ -18,19 +18,39 @@ _SKIPS_MAX = 64
 _log = logging.getLogger("framebus")
 
 
+class Pace:
+    """At most one sleep and one wake-up per `seconds`: what comes in between waits, and is
+    then there without another one."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def rest(self, end: float) -> None:
+        """Sleeps until it is time to look again, or until `end`."""
+        if self._seconds > 0:
+            now = time.monotonic()
+            if now < self._next:
+                time.sleep(max(0.0, min(self._next, end) - now))
+                if end < self._next:
+                    return
+            self._next = max(now, self._next) + self._seconds
+
+
 class Stream(ABC, Generic[T]):
     """Samples of one service with losses counted. For one thread at a time."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, pace: float = 0.0) -> None:
         self._reader = reader
+        self._pace = Pace(pace)
         self._last: tuple[int, int] | None = None
         self._lost = 0
         self._lag_ns = 0
         self._bad_headers = 0
 
     @abstractmethod
-    def _decode(self, sample: Any, header: Any, address: int, length: int) -> T | None:
-        """Checks a sample; `None` for one to pass over."""
+    def _decode(self, sample: Any, raw: bytes, address: int, length: int) -> T | None:
+        """Checks a sample, whose header `raw` is a copy; `None` for one to pass over."""
 
     def poll(self) -> T | None:
         """What is already there, or `None`."""
@@ -61,9 +81,10 @@ class Stream(ABC, Generic[T]):
         timeout it waits as long as it takes."""
         end = deadline(timeout)
         while (item := self.poll()) is None:
+            self._pace.rest(end)
             left = end - time.monotonic()
             if left <= 0:
-                return None
+                return self.poll()
             self._reader.wait(left)
         return item
 
@@ -122,8 +143,10 @@ class Selector:
     """Sleeps until one of several streams has something: for one thread that reads many.
     What a wake-up costs does not grow with their number."""
 
-    def __init__(self, *streams: Stream[Any]) -> None:
+    def __init__(self, *streams: Stream[Any], pace: float = 0.0) -> None:
+        """`pace`: as for `Client.results`."""
         self._streams = streams
+        self._pace = Pace(pace)
         self._set = WaitSet([stream._reader for stream in streams])
 
     def wait(self, timeout: float | None = None) -> list[Stream[Any]]:
@@ -131,6 +154,7 @@ class Selector:
         `timeout` seconds have passed."""
         end = deadline(timeout)
         while True:
+            self._pace.rest(end)
             left = end - time.monotonic()
             woken = self._set.wait(left)
             if woken or left <= 0:

@@ -89,6 +89,31 @@ class Bus(unittest.TestCase):
         self.assertGreaterEqual(results.lag_ms, 20)
         self.assertLess(results.lag_ms, 30_000)
 
+    def test_a_paced_reader_takes_several_at_a_wake_up(self) -> None:
+        results = self.client.results(pace=0.3)
+        woken = 0
+        wait = results._reader.wait
+
+        def counted(seconds: float) -> None:
+            nonlocal woken
+            woken += 1
+            wait(seconds)
+
+        results._reader.wait = counted  # type: ignore[method-assign]
+        self.result(0)
+        self.assertIsNotNone(results.wait(10))
+        sender = threading.Thread(
+            target=lambda: [(time.sleep(0.03), self.result(number)) for number in range(1, 6)]
+        )
+        sender.start()
+        found = [results.wait(10) for _ in range(5)]
+        sender.join()
+        self.assertEqual([result and result.sequence for result in found], [1, 2, 3, 4, 5])
+        self.assertLess(woken, 5, "one wake-up for several")
+        begin = time.monotonic()
+        self.assertIsNone(results.wait(0.05))
+        self.assertLess(time.monotonic() - begin, 10, "the timeout ends it")
+
     def test_lying_results_and_frames_are_skipped_and_counted(self) -> None:
         results, frames = self.client.results(), self.client.frames("cam")
         self.result(0, count=3)

@@ -5,10 +5,10 @@ import sys
 import unittest
 from pathlib import Path
 
-from framebus import layout
+from framebus import layout, results
 
 GOLDEN = Path(__file__).parents[2] / "framebus-types/tests/layout.golden"
-STRUCTURES = ("FrameHeader", "StageTimes", "ServerTimes", "ResultHeader", "Detection")
+STRUCTURES = ("FrameHeader", "StageTimes", "ServerTimes", "ResultHeader", "Detection", "Event")
 
 
 class Layouts(unittest.TestCase):
@@ -47,6 +47,32 @@ class Layouts(unittest.TestCase):
                 end = place.offset + place.size
             self.assertEqual(end, ctypes.sizeof(structure), name)
 
+    def test_what_is_read_in_one_go_lies_where_the_structures_say(self) -> None:
+        for structure, quick in (
+            (layout.ResultHeader, results.HEADER),
+            (layout.Detection, results.DETECTION),
+        ):
+            self.assertEqual(quick.size, ctypes.sizeof(structure))
+            # A structure whose every byte is another one, but no text ends.
+            raw = bytes(number % 255 + 1 for number in range(quick.size))
+            whole = structure.from_buffer_copy(raw)
+            expected: list[object] = []
+
+            def walk(part: ctypes.Structure, expected: list[object] = expected) -> None:
+                for name, *_ in part._fields_:
+                    value = getattr(part, name)
+                    if name in ("gap", "reserved", "extra_offset", "extra_len"):
+                        continue
+                    if isinstance(value, ctypes.Structure):
+                        walk(value)
+                    elif isinstance(value, ctypes.Array):
+                        expected.extend(value)
+                    else:
+                        expected.append(value)
+
+            walk(whole)
+            self.assertEqual(repr(list(quick.unpack(raw))), repr(expected))
+
     def test_codes_are_those_of_the_crate(self) -> None:
         source = (GOLDEN.parents[1] / "src/code.rs").read_text()
         for what, table in (
@@ -55,6 +81,8 @@ class Layouts(unittest.TestCase):
             ("ColourMatrix", layout.MATRICES),
             ("ColourRange", layout.RANGES),
             ("ChromaSite", layout.CHROMA_SITES),
+            ("EventKind", layout.EVENT_KINDS),
+            ("Direction", layout.DIRECTIONS),
         ):
             body = source.split(f' {what}, "')[1].split("\n}")[0]
             rows = [line for line in body.splitlines() if "=>" in line]
@@ -76,6 +104,8 @@ class Layouts(unittest.TestCase):
         self.assertEqual(layout.text("aé€".encode()), "aé€")
         self.assertEqual(layout.text(b"ok\xffx"), "ok")
         self.assertEqual(layout.text(b"ok\xe2\x82"), "ok")
+        for field in (b"ok\0\0", b"ok\0x", b"ok\xff\0", b"ok"):
+            self.assertEqual(layout.padded(field), "ok")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! The bus domain that a configuration describes.
 
 use framebus_bus::{BusError, Domain, Limits};
-use framebus_config::{Camera, Config, Delivery, Pace};
+use framebus_config::{Camera, Config, Delivery, Pace, SinkKind};
 
 /// Whether every enabled camera is every-frame: results then wait for their
 /// readers too, and nothing at all is lost.
@@ -37,13 +37,20 @@ fn in_flight(config: &Config) -> usize {
     wanted.min(contexts)
 }
 
+/// Enabled sinks that read frames; each takes a place of its own beside those that
+/// `bus.frame_subscribers` leaves to others.
+fn frame_sinks(config: &Config) -> usize {
+    let reads = |kind: &SinkKind| matches!(kind, SinkKind::Web(_) | SinkKind::Snapshots(_));
+    config.enabled_sinks().filter(|sink| reads(&sink.kind)).count()
+}
+
 /// Names the domain; touches nothing.
 ///
 /// # Errors
 /// [`BusError::Domain`] when the instance or its folder cannot be used.
 pub fn domain(config: &Config) -> Result<Domain, BusError> {
     let limits = Limits {
-        frame_subscribers: config.bus.frame_subscribers,
+        frame_subscribers: config.bus.frame_subscribers + frame_sinks(config),
         result_subscribers: config.bus.result_subscribers,
         result_buffer: config.bus.result_buffer,
         max_detections: config.model.max_detections,
@@ -78,5 +85,23 @@ mod tests {
         assert_eq!(in_flight(8, &[every, fast, every]), 3);
         assert_eq!(in_flight(0, &[every, fast, every]), 2);
         assert_eq!(in_flight(1, &[every]), 1);
+    }
+
+    #[test]
+    fn sinks_that_read_frames_take_no_place_of_others() {
+        let places = |sinks: &str| {
+            let text = format!(
+                "[model]\npath = \"x.onnx\"\n[[camera]]\nname = \"c\"\nsource = \"test:ball\"\n{sinks}"
+            );
+            let file = std::path::Path::new("x.toml");
+            let config = framebus_config::parse(&text, file, &|_| None).expect("valid");
+            domain(&config).expect("valid").limits().frame_subscribers
+        };
+        let token = "token = \"0123456789abcdef\"\n";
+        let web = format!("[[sink]]\nname = \"page\"\nkind = \"web\"\n{token}");
+        assert_eq!(places(""), 2);
+        assert_eq!(places("[[sink]]\nname = \"lines\"\nkind = \"jsonl\"\n"), 2);
+        assert_eq!(places(&web), 3);
+        assert_eq!(places(&format!("{web}enabled = false\n")), 2);
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Feed<'a> {
     left: usize,
     lost: u64,
     bad: u64,
+    /// A configuration that was taken over and nobody has asked for yet.
+    changed: Option<Config>,
 }
 
 impl<'a> Feed<'a> {
@@ -48,7 +50,7 @@ impl<'a> Feed<'a> {
         let results = results.then(|| bus.result_subscriber(name)).transpose()?.map(Results::new);
         let events = events.then(|| bus.event_subscriber(name)).transpose()?.map(Events::new);
         let left = 2 * service.config().bus.result_buffer;
-        Ok(Self { service, sink, vitals, results, events, left, lost: 0, bad: 0 })
+        Ok(Self { service, sink, vitals, results, events, left, lost: 0, bad: 0, changed: None })
     }
 
     /// Hands what has come to `take`, after waiting a little for it; `false` when the sink
@@ -90,11 +92,12 @@ impl<'a> Feed<'a> {
         }
         self.count(received);
         self.service.progress();
-        if let Some(config) = self.service.reloaded()
-            && !still_wanted(self.service.config(), &config, self.sink)?
-        {
-            self.vitals.set_state(State::Stopping, "");
-            return Ok(false);
+        if let Some(config) = self.service.reloaded() {
+            if !still_wanted(self.service.config(), &config, self.sink)? {
+                self.vitals.set_state(State::Stopping, "");
+                return Ok(false);
+            }
+            self.changed = Some(config);
         }
         if stopping {
             self.left = self.left.saturating_sub(received);
@@ -104,6 +107,11 @@ impl<'a> Feed<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// The configuration, once after each change in which this sink stays as it is.
+    pub(crate) fn changed(&mut self) -> Option<Config> {
+        self.changed.take()
     }
 
     fn count(&mut self, received: usize) {

@@ -3,9 +3,21 @@
 //! One process has one duty. A slow or dead sink costs nobody else anything: it
 //! loses its own oldest results, counts them and says so in its state.
 
+mod clips;
+mod deliver;
 mod feed;
+mod files;
+mod http;
+mod jpeg;
 mod jsonl;
+mod mqtt;
+mod prometheus;
 mod rotated;
+mod snapshots;
+mod spool;
+mod tls;
+mod web;
+mod webhook;
 
 use framebus_config::{Sink, SinkKind};
 use framebus_service::{Failure, Kind, Reporter, Service, Vitals};
@@ -34,8 +46,11 @@ pub fn serve(service: &Service, name: &str) -> Result<(), Failure> {
         Reporter::start(service.bus(), vec![vitals.clone()], service.progress_flag(), false)?;
     match &sink.kind {
         SinkKind::Jsonl(jsonl) => jsonl::serve(service, sink, jsonl, &vitals),
-        other => {
-            Err(Failure::message(Kind::Bug, format_args!("{} is not there yet", other.as_str())))
-        }
+        SinkKind::Mqtt(mqtt) => mqtt::serve(service, sink, mqtt, &vitals),
+        SinkKind::Webhook(webhook) => webhook::serve(service, sink, webhook, &vitals),
+        SinkKind::Prometheus(settings) => prometheus::serve(service, sink, settings, &vitals),
+        SinkKind::Clips(clips) => clips::serve(service, sink, clips, &vitals),
+        SinkKind::Snapshots(snapshots) => snapshots::serve(service, sink, snapshots, &vitals),
+        SinkKind::Web(web) => web::serve(service, sink, web, &vitals),
     }
 }

@@ -155,6 +155,16 @@ codes! {
 }
 
 codes! {
+    /// How a packet is compressed.
+    Codec, "codec" {
+        /// H.264 (ISO/IEC 14496-10).
+        H264 = 1 => "h264",
+        /// H.265 (ISO/IEC 23008-2).
+        H265 = 2 => "h265",
+    }
+}
+
+codes! {
     /// Which kind of process a health record speaks of.
     Role, "role" {
         /// A capture process; the name is the camera's.

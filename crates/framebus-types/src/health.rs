@@ -70,6 +70,10 @@ pub enum Counter {
     /// Frames that an inference process had when it died or hung, answered `failed` by
     /// its successor; part of `Failed`.
     Orphaned = 25,
+    /// Events that were published.
+    Events = 26,
+    /// Batches that the engine answered.
+    Batches = 27,
 }
 
 /// Number of counters in a record, with room for more.

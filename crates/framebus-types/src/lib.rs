@@ -23,12 +23,13 @@ mod event;
 mod frame;
 mod health;
 pub mod histogram;
+mod packet;
 mod result;
 pub mod text;
 
 pub use code::{
-    ChromaSite, ColourMatrix, ColourRange, Direction, EventKind, Fourcc, Outcome, Reason, Role,
-    State, UnknownCode,
+    ChromaSite, Codec, ColourMatrix, ColourRange, Direction, EventKind, Fourcc, Outcome, Reason,
+    Role, State, UnknownCode,
 };
 pub use event::Event;
 pub use frame::{
@@ -37,6 +38,7 @@ pub use frame::{
     MAX_PLANES, PICTURE_FAULTS,
 };
 pub use health::{COUNTERS, Counter, Health, Histogram, STAGES, Stage};
+pub use packet::{PACKET_DISCONTINUITY, PACKET_KEY, PacketHeader};
 pub use result::{Detection, ResultHeader, ServerTimes, StageTimes};
 
 /// Value of the `version` field of every header of this crate's layouts.

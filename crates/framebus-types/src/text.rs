@@ -25,6 +25,13 @@ pub fn unpack(field: &[u8]) -> &str {
     }
 }
 
+/// Text from elsewhere (shared memory, a file's metadata) without characters that a
+/// terminal would act on.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +46,10 @@ mod tests {
     #[test]
     fn foreign_bytes_end_the_text() {
         assert_eq!(unpack(&[b'o', b'k', 0xff, b'x']), "ok");
+    }
+
+    #[test]
+    fn escape_sequences_do_not_reach_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\nc é"), "a?[2Jb?c é");
     }
 }

@@ -3,7 +3,8 @@
 //! golden file, unless bytes that were reserved got a name.
 
 use framebus_types::{
-    Detection, Event, FrameHeader, Health, Histogram, ResultHeader, ServerTimes, StageTimes,
+    Detection, Event, FrameHeader, Health, Histogram, PacketHeader, ResultHeader, ServerTimes,
+    StageTimes,
 };
 use std::fmt::Write;
 use std::mem::offset_of;
@@ -33,6 +34,8 @@ fn layouts_are_frozen() {
     layout!(out, Detection: bbox score class track zones angle extra_offset extra_len reserved label);
     layout!(out, Event: version kind class direction camera place label event_sequence event_epoch_ns
         epoch_ns sequence capture_ns wall_ns track age_ns bbox score index width height reserved);
+    layout!(out, PacketHeader: version codec camera epoch_ns sequence capture_ns wall_ns pts_ns dts_ns
+        duration_ns flags width height config_len total_len part_offset reserved);
     layout!(out, Histogram: counts sum_ns max_ns);
     layout!(out, Health: version role name pid state reason started_wall_ns state_since_ns
         updated_ns width height detail counters stages progress_ns reserved);

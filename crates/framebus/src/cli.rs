@@ -20,6 +20,8 @@ Start here:
   framebus up --config framebus.toml         run it
   framebus top                               watch it from another terminal
   framebus trace -o trace.json               where do the milliseconds go?
+  framebus record -o street.mcap             keep frames and results, for Foxglove
+  framebus replay street.mcap --compare      does the model still find the same?
   framebus bench                             how fast is this machine?
   framebus doctor                            what is wrong with it, and what to do?
   framebus bundle                            pack that for somebody who helps
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Top(crate::cmd::top::Args),
     Reload(crate::cmd::reload::Args),
     Trace(crate::cmd::trace::Args),
+    Record(crate::cmd::record::Args),
+    Replay(crate::cmd::replay::Args),
     Models(crate::cmd::models::Args),
     Bench(Box<crate::cmd::bench::Args>),
     Completions(crate::cmd::completions::Args),

@@ -49,20 +49,11 @@ pub(crate) fn exit_code(result: Result<ExitCode, Failure>) -> ExitCode {
     }
 }
 
-/// Text from elsewhere (shared memory, a file's metadata) without characters
-/// that a terminal would act on.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
+pub(crate) use framebus_types::text::plain;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escape_sequences_do_not_reach_the_terminal() {
-        assert_eq!(plain("a\x1b[2Jb\nc é"), "a?[2Jb?c é");
-    }
 
     #[test]
     fn only_a_broken_pipe_is_no_error() {

@@ -54,8 +54,7 @@ impl Private {
     /// it; `text` is what follows `instance` at the top. The domain is removed at the
     /// end.
     pub(crate) fn configure(&mut self, text: &str) -> Result<(PathBuf, Config, Domain), Failure> {
-        let file = self.folder().join("framebus.toml");
-        write_private(&file, &format!("instance = {}\n{text}", quote(&self.instance)))?;
+        let file = self.write(&format!("instance = {}\n{text}", quote(&self.instance)))?;
         let config = framebus_config::load(&file).map_err(|errors| {
             // The file is none of the user's business; the values are.
             let lines: Vec<String> = errors
@@ -70,6 +69,18 @@ impl Private {
         let domain = framebus_service::domain(&config)?;
         self.domain = Some(domain.clone());
         Ok((file, config, domain))
+    }
+
+    /// Writes a configuration into the folder, for this user alone.
+    pub(crate) fn write(&self, text: &str) -> Result<PathBuf, Failure> {
+        let file = self.folder().join("framebus.toml");
+        write_private(&file, text)?;
+        Ok(file)
+    }
+
+    /// The domain that a written configuration describes: removed at the end.
+    pub(crate) fn adopt(&mut self, domain: Domain) {
+        self.domain = Some(domain);
     }
 
     /// The domain without a configuration.

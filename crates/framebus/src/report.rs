@@ -1,7 +1,7 @@
 //! What `up`, `status` and `top` say of cameras and processes.
 
 use crate::latency::{self, Latency};
-use crate::stats::{CAPTURE_DROPS, Collector, INFER_DROPS, Track};
+use crate::stats::{CAPTURE_DROPS, Collector, INFER_DROPS, Track, camera_state};
 use crate::table::{Column, NONE, causes, figure, fits, fitted, pair, size};
 use framebus_types::{Counter, Detection, Role, Stage, State, text};
 use std::fmt::Write;
@@ -16,24 +16,10 @@ pub(crate) struct Camera<'a> {
 }
 
 impl<'a> Camera<'a> {
-    /// Capture says what the source does, inference whether frames can be used; the
-    /// worse of both is the camera's state.
     pub(crate) fn new(collector: &'a Collector, name: &str, now_ns: u64) -> Self {
         let capture = collector.track(Role::Capture, name);
         let infer = collector.track(Role::InferCamera, name);
-        let (state, reason) = collector
-            .process_state(Role::Capture, name, now_ns)
-            .unwrap_or((State::Starting, String::new()));
-        let inference = match state {
-            State::Live | State::Degraded | State::Starting => inference(collector, infer, now_ns),
-            _ => None,
-        };
-        let (state, reason) = match inference {
-            Some((worse, why)) if severity(worse) > severity(state) => {
-                (worse, format!("inference: {why}"))
-            }
-            _ => (state, reason),
-        };
+        let (state, reason) = camera_state(collector, name, now_ns);
         Self { name: name.to_owned(), state, reason, capture, infer }
     }
 
@@ -101,33 +87,6 @@ impl<'a> Camera<'a> {
             pair(age.quantile_ms(0.5), age.quantile_ms(0.99)),
             causes(&self.drops())
         )
-    }
-}
-
-/// What keeps inference from answering the frames of a camera. Without inference a
-/// camera is stalled: its frames come, and nothing becomes of them.
-fn inference(
-    collector: &Collector,
-    camera: Option<&Track>,
-    now_ns: u64,
-) -> Option<(State, String)> {
-    let (state, reason) = collector.process_state(Role::Infer, "infer", now_ns)?;
-    match state {
-        State::Offline | State::Stalled => Some((State::Stalled, reason)),
-        State::Starting => Some((State::Starting, reason)),
-        State::Live | State::Degraded => camera.map(|track| track.state(now_ns)),
-        State::Disabled | State::Ended | State::Stopping => None,
-    }
-}
-
-/// How far a state is from live.
-fn severity(state: State) -> u8 {
-    match state {
-        State::Degraded => 1,
-        State::Starting => 2,
-        State::Stalled => 3,
-        State::Offline => 4,
-        State::Live | State::Disabled | State::Ended | State::Stopping => 0,
     }
 }
 

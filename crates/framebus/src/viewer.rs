@@ -6,7 +6,7 @@ use crate::report::{boxes, counts};
 use crate::screen::Screen;
 use framebus_bus::{Bus, BusError, Delivery, FrameSample, FrameSubscriber, ResultSubscriber};
 use framebus_service::{Failure, Kind, Shutdown, clock};
-use framebus_types::{Detection, Outcome};
+use framebus_types::{Detection, Direction, Event, EventKind, Outcome};
 use image::RgbImage;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -244,12 +244,48 @@ pub(crate) fn line(result: &framebus_bus::ResultSample) -> String {
     }
 }
 
+/// An event as one line for people.
+pub(crate) fn event_line(event: &Event) -> String {
+    let plain = crate::out::plain;
+    let kind = EventKind::try_from(event.kind).map_or("", EventKind::as_str);
+    let way = Direction::try_from(event.direction).map_or("", Direction::as_str);
+    let what = [kind, &plain(event.place()), way].join(" ");
+    format!(
+        "{} #{}: {} {} {}, {:.1} s",
+        plain(event.camera()),
+        event.sequence,
+        plain(event.label()),
+        event.track,
+        what.split_whitespace().collect::<Vec<_>>().join(" "),
+        event.age_ns as f64 / 1e9,
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::private::Private;
     use framebus_bus::Limits;
     use framebus_types::{Fourcc, FrameHeader, Reason, ResultHeader, text};
+
+    #[test]
+    fn an_event_says_who_did_what_where() {
+        let mut event = Event {
+            camera: text::pack("front"),
+            label: text::pack("person"),
+            place: text::pack("door"),
+            kind: EventKind::Cross.into(),
+            direction: Direction::Forward.into(),
+            sequence: 12,
+            track: 7,
+            age_ns: 3_260_000_000,
+            ..Event::default()
+        };
+        assert_eq!(event_line(&event), "front #12: person 7 cross door forward, 3.3 s");
+        (event.kind, event.direction) = (EventKind::Appear.into(), 0);
+        (event.place, event.age_ns) = ([0; 32], 0);
+        assert_eq!(event_line(&event), "front #12: person 7 appear, 0.0 s");
+    }
 
     const SIDE: u32 = 32;
     const BYTES: usize = (SIDE * SIDE * 3 / 2) as usize;

@@ -22,6 +22,8 @@ pub(super) fn all(walk: &mut Walk<'_>, document: &Document) {
         needs(walk, entry, "cert", "key");
         needs(walk, entry, "password", "user");
         token(walk, entry);
+        topic(walk, entry, "topic");
+        topic(walk, entry, "discovery_prefix");
         if entry.variant.is_none_or(|variant| variant.word != "jsonl") {
             continue;
         }
@@ -87,5 +89,23 @@ fn token(walk: &mut Walk<'_>, entry: &Entry) {
             "must have {TOKEN_MIN} characters or more; `openssl rand -hex 16` makes a good one"
         );
         walk.value_error(found.span.clone(), entry.key_path("token"), true, message, None);
+    }
+}
+
+/// Names of topics hold no wildcards, and "$" begins the broker's own.
+fn topic(walk: &mut Walk<'_>, entry: &Entry, key: &str) {
+    let Some(found) = entry.found(key) else { return };
+    let Value::Text(topic) = &found.value else { return };
+    let is_odd = |c: char| matches!(c, '+' | '#') || c.is_control();
+    if topic.is_empty()
+        || topic.starts_with(['$', '/'])
+        || topic.ends_with('/')
+        || topic.contains(is_odd)
+    {
+        let message =
+            "must be a topic without \"+\" and \"#\", without \"$\" or \"/\" at its begin and \
+                       \"/\" at its end"
+                .to_owned();
+        walk.value_error(found.span.clone(), entry.key_path(key), false, message, None);
     }
 }

@@ -1,4 +1,5 @@
-use crate::{CameraName, ClassFilter};
+use super::class_numbers;
+use crate::{CameraName, ClassFilter, Config};
 use std::fmt;
 
 /// `[tracking]`.
@@ -48,6 +49,42 @@ pub struct Line {
     pub classes: Vec<ClassFilter>,
     /// Point of a box that counts.
     pub anchor: Anchor,
+}
+
+impl Zone {
+    /// [`classes`](Self::classes) as numbers of a model with these class names; empty for
+    /// all.
+    ///
+    /// # Errors
+    /// A sentence that names the zone and the class that the model does not have.
+    pub fn class_numbers(&self, labels: &[String]) -> Result<Vec<u32>, String> {
+        let Self { camera, name, .. } = self;
+        class_numbers(&format!("zone[{camera}/{name}].classes"), &self.classes, labels)
+    }
+}
+
+impl Line {
+    /// As [`Zone::class_numbers`].
+    ///
+    /// # Errors
+    /// A sentence that names the line and the class that the model does not have.
+    pub fn class_numbers(&self, labels: &[String]) -> Result<Vec<u32>, String> {
+        let Self { camera, name, .. } = self;
+        class_numbers(&format!("line[{camera}/{name}].classes"), &self.classes, labels)
+    }
+}
+
+impl Config {
+    /// Whether a model with these class names has every class that is asked for, by the
+    /// model's section, by zones and by lines.
+    ///
+    /// # Errors
+    /// A sentence that names the first one that it does not have, and where.
+    pub fn check_classes(&self, labels: &[String]) -> Result<(), String> {
+        self.model.class_numbers(labels)?;
+        self.zones.iter().try_for_each(|zone| zone.class_numbers(labels).map(drop))?;
+        self.lines.iter().try_for_each(|line| line.class_numbers(labels).map(drop))
+    }
 }
 
 choice! {

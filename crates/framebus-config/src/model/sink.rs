@@ -1,4 +1,4 @@
-use crate::{CameraName, Listen, Secret, SinkName, Url};
+use crate::{CameraName, Config, Listen, Secret, SinkName, Url};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -32,6 +32,21 @@ pub enum SinkKind {
     Clips(Clips),
     /// Pictures of events.
     Snapshots(Snapshots),
+}
+
+impl Sink {
+    /// Whether it serves this camera.
+    pub fn serves(&self, camera: &str) -> bool {
+        self.cameras.is_empty() || self.cameras.iter().any(|name| name.as_str() == camera)
+    }
+}
+
+impl Config {
+    /// Whether a sink that is switched on wants this camera's video as it is compressed.
+    pub fn wants_packets(&self, camera: &str) -> bool {
+        self.enabled_sinks()
+            .any(|sink| matches!(sink.kind, SinkKind::Clips(_)) && sink.serves(camera))
+    }
 }
 
 impl SinkKind {
@@ -72,7 +87,7 @@ pub enum JsonlPath {
 /// Disk on which messages wait for the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spool {
-    /// Folder; `None` = a folder of the sink's name in that of the bus.
+    /// Folder; `None` = `ROOT/INSTANCE.spool/NAME` with `bus.root`.
     pub folder: Option<PathBuf>,
     /// Most disk, in MiB.
     pub max_mib: u64,

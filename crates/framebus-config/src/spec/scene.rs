@@ -29,11 +29,11 @@ pub(super) static TRACKING: [Key; 5] = [
             "Two keep single false boxes from becoming events.",
         )
         .also(&["min_hits", "n_init"]),
-    key("lost_s", Kind::Float { min: 0.0, max: 60.0, unit: S }, Default::Float(2.0))
+    key("lost_s", Kind::Float { min: 0.0, max: 60.0, unit: S }, Default::Float(1.0))
         .doc(
             "An object that is not seen for so long has disappeared; before that it keeps its \
              number.",
-            "Longer than somebody needs to pass behind a pillar.",
+            "Below motion_hold_s, so that who left has ended before the motion gate closes.",
         )
         .also(&["track_buffer", "max_age", "max_lost_s"]),
 ];

@@ -80,11 +80,12 @@ const DELIVER: Key = key("deliver", Kind::Word(Deliver::NAMES), Default::Word("e
 const SPOOL: Key = key(
     "spool",
     Kind::Path,
-    Default::Absent("spool = \"spool/broker\"", "a folder of the sink's name in that of the bus"),
+    Default::Absent("spool = \"spool/broker\"", "ROOT/INSTANCE.spool/NAME, with ROOT = bus.root"),
 )
 .doc(
     "Folder in which messages wait until the other side has taken them.",
-    "The folder of the bus is usually gone after a reboot: name one on disk where that matters.",
+    "bus.root is usually gone after a reboot: name a folder on disk, of this sink alone, where \
+     that matters.",
 )
 .also(&["spool_dir", "spool_path", "queue_dir", "buffer_dir"]);
 
@@ -229,7 +230,7 @@ static WEB: [Key; 5] = [
 
 static CLIPS: [Key; 6] = [
     key("folder", Kind::Path, Default::Required("folder = \"clips\""))
-        .doc("Where the files go: FOLDER/CAMERA/DATE/TIME-EVENT.mp4.", "")
+        .doc("Where the files go: FOLDER/CAMERA/DATE/TIME-EVENT-TRACK.mp4.", "")
         .also(&["path", "dir", "directory", "output"]),
     EVENTS,
     key("before_s", Kind::Float { min: 0.0, max: 60.0, unit: S }, Default::Float(5.0))
@@ -246,7 +247,7 @@ static CLIPS: [Key; 6] = [
 
 static SNAPSHOTS: [Key; 5] = [
     key("folder", Kind::Path, Default::Required("folder = \"snapshots\""))
-        .doc("Where the files go: FOLDER/CAMERA/DATE/TIME-EVENT.jpg.", "")
+        .doc("Where the files go: FOLDER/CAMERA/DATE/TIME-EVENT-TRACK.jpg.", "")
         .also(&["path", "dir", "directory", "output"]),
     EVENTS,
     key("style", Kind::Word(SnapshotStyle::NAMES), Default::Word("annotated"))

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-use framebus_bus::{Bus, Delivery, Domain, FramePublisher, Limits, ResultSubscriber};
+use framebus_bus::{
+    Bus, Delivery, Domain, EventSubscriber, FramePublisher, Limits, ResultSubscriber,
+};
 use framebus_engine::{
     BatchOutput, Context, Engine, EngineError, EngineInfo, FrameOutput, FrameRequest, Head, Mode,
     Precision, ServerTimes, Shape, ShapePolicy, StageTimes, Thresholds,
@@ -13,7 +15,7 @@ use framebus_infer::publish::Results;
 use framebus_infer::scheduler::Policy;
 use framebus_infer::{End, Loads, Parts, Source, run};
 use framebus_service::{Failure, Shutdown, Vitals, clock};
-use framebus_types::{Counter, Fourcc, FrameHeader, Outcome, Reason, Role, text};
+use framebus_types::{Counter, Detection, Event, Fourcc, FrameHeader, Outcome, Reason, Role, text};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +35,10 @@ pub type Run = dyn Fn(usize, Shape, &[FrameRequest<'_>]) -> Result<(), String> +
 /// What loading an input does.
 pub type Load = dyn Fn(Shape) -> Result<(), String> + Send + Sync;
 
-/// An engine without a network: answers no boxes and allocates nothing.
+/// What the engine finds in a frame that is filled with that number.
+pub type Find = dyn Fn(u8, &mut Vec<framebus_vision::Detection>) + Send + Sync;
+
+/// An engine without a network: answers the boxes it is told to and allocates nothing.
 #[derive(Clone)]
 pub struct Played {
     pub contexts: usize,
@@ -42,6 +47,7 @@ pub struct Played {
     pub timeout: Duration,
     pub run: Arc<Run>,
     pub load: Arc<Load>,
+    pub find: Arc<Find>,
 }
 
 impl Played {
@@ -49,7 +55,8 @@ impl Played {
         run: impl Fn(usize, Shape, &[FrameRequest<'_>]) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         let load = Arc::new(|_| Ok(()));
-        Self { contexts: 1, max_batch: 1, timeout: PATIENCE, run: Arc::new(run), load }
+        let (run, find) = (Arc::new(run), Arc::new(|_, _: &mut Vec<_>| {}));
+        Self { contexts: 1, max_batch: 1, timeout: PATIENCE, run, load, find }
     }
 
     fn info(&self) -> EngineInfo {
@@ -85,7 +92,8 @@ impl Engine for PlayedEngine {
             reason,
         })?;
         let context = |number| -> Box<dyn Context> {
-            Box::new(PlayedContext { number, shape, run: self.1.run.clone() })
+            let (run, find) = (self.1.run.clone(), self.1.find.clone());
+            Box::new(PlayedContext { number, shape, run, find })
         };
         Ok((0..self.1.contexts).map(context).collect())
     }
@@ -95,6 +103,7 @@ struct PlayedContext {
     number: usize,
     shape: Shape,
     run: Arc<Run>,
+    find: Arc<Find>,
 }
 
 impl Context for PlayedContext {
@@ -111,6 +120,10 @@ impl Context for PlayedContext {
         })?;
         if output.frames.len() < batch.len() {
             output.frames.resize_with(batch.len(), FrameOutput::default);
+        }
+        for (request, frame) in batch.iter().zip(&mut output.frames) {
+            frame.detections.clear();
+            (self.find)(number(request), &mut frame.detections);
         }
         let end = clock::monotonic_ns();
         output.times = StageTimes {
@@ -196,6 +209,7 @@ impl World {
         // Before the pipeline: what it publishes first is received, too.
         let reader = self.bus("reader");
         let results = reader.result_subscriber("reader").expect("results");
+        let events = reader.event_subscriber("reader").expect("events");
         let (domain, stop, infer) = (self.domain.clone(), shutdown.clone(), process.clone());
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (change, changed) = std::sync::mpsc::channel();
@@ -204,7 +218,8 @@ impl World {
             let (info, timeout) = (engine.info(), engine.timeout);
             let publisher = bus.result_publisher(stop.flag())?;
             let (ledger, legacy) = Ledger::open(&domain.folder()).expect("a ledger");
-            let mut results = Results::new(publisher, ledger);
+            let events = bus.event_publisher()?;
+            let mut results = Results::new(publisher, events, ledger);
             results.answer_orphans(&legacy, |name| {
                 let known = sources.iter().find(|source| source.name == name);
                 known.map_or_else(|| camera_vitals(name), |source| source.vitals.clone())
@@ -240,6 +255,7 @@ impl World {
         Pipeline {
             thread: Some(thread),
             results,
+            events,
             _reader: reader,
             process,
             vitals,
@@ -281,6 +297,7 @@ pub fn source(name: &str, policy: Policy) -> Source {
         policy,
         stall_ns: 5_000_000_000,
         motion_force_ns: None,
+        scenery: None,
         vitals: camera_vitals(name),
     }
 }
@@ -289,6 +306,7 @@ pub fn source(name: &str, policy: Policy) -> Source {
 pub struct Pipeline {
     thread: Option<JoinHandle<Result<End, Failure>>>,
     results: ResultSubscriber,
+    events: EventSubscriber,
     _reader: Bus,
     pub process: Arc<Vitals>,
     pub vitals: Vec<Arc<Vitals>>,
@@ -298,7 +316,7 @@ pub struct Pipeline {
 }
 
 /// A result as it was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Got {
     pub camera: String,
     pub sequence: u64,
@@ -307,6 +325,7 @@ pub struct Got {
     pub message: String,
     pub context: u32,
     pub server: framebus_types::ServerTimes,
+    pub detections: Vec<Detection>,
 }
 
 impl fmt::Display for Got {
@@ -346,7 +365,26 @@ impl Pipeline {
             message: result.message().to_owned(),
             context: result.header().context,
             server: result.header().server,
+            detections: result.detections().to_vec(),
         })
+    }
+
+    /// The next `count` events.
+    pub fn next_events(&mut self, count: usize) -> Vec<Event> {
+        let mut events = self.events();
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            if events.len() >= count {
+                return events;
+            }
+            let _ = self.events.waker().wait(Duration::from_millis(10)).expect("waits");
+            events.extend(self.events());
+        }
+        panic!("{count} events did not come, only {events:?}");
+    }
+
+    /// The events that are there.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.receive().expect("receives")).collect()
     }
 
     /// Waits for its own end, `false` when it does not come within `limit`.

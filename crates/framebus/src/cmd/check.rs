@@ -1,10 +1,13 @@
 //! `framebus check`: is the configuration right, are its files there, does it fit?
 
+mod places;
+mod sinks;
+
 use crate::out;
 use crate::table::{mib, size, table};
 use framebus_bus::memory::{self, Need};
 use framebus_bus::{BusError, Delivery, Domain, services};
-use framebus_config::{Camera, Config, ConfigError, JsonlPath, SinkKind, Source};
+use framebus_config::{Camera, Config, ConfigError, Source};
 use framebus_service::{CommonArgs, Failure, Kind, OrFail};
 use image::ImageDecoder as _;
 use serde_json::json;
@@ -78,8 +81,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if !files.is_empty() {
         return problems(files, "; the configuration itself is well formed");
     }
-    let warnings: Vec<String> = devices.iter().map(|device| format!("warning: {device}")).collect();
     let model = open_model(&config)?;
+    let idle = places::idle(&config, model.labels());
+    let idle = idle.map_err(|reason| Failure::message(Kind::Config, reason))?;
+    let devices = devices.iter().map(|device| format!("warning: {device}"));
+    let warnings: Vec<String> =
+        devices.chain(idle).chain(sinks::without_packets(&config)).collect();
     let domain = framebus_service::domain(&config)?;
     let lines = plan(&config, &domain);
     let needed = needed(&lines);
@@ -169,6 +176,12 @@ fn plan(config: &Config, domain: &Domain) -> Vec<Line> {
         let guess = if frame.assumed { ", assumed" } else { "" };
         let what = format!("{} {}{guess}", size(frame.width, frame.height), frame.format);
         lines.push(Line { service: spec.name, what, need, assumed: frame.assumed });
+        if config.wants_packets(camera.name.as_str()) {
+            let spec = services::packets(limits, camera.name.as_str());
+            let what = format!("compressed video, parts of {} KiB", services::PACKET_PART >> 10);
+            let need = memory::packets(&spec);
+            lines.push(Line { service: spec.name, what, need, assumed: false });
+        }
     }
     let spec = services::results(limits);
     let need = memory::results(&spec, limits.max_detections);
@@ -297,9 +310,15 @@ fn print(
     });
     let header = ["camera", "source", "delivery", ">fps", "password", "enabled"];
     out::line(format_args!("\n{}", table(&header, cameras.collect())))?;
+    let places = places::all(config);
+    if !places.is_empty() {
+        let header = ["camera", "place", "kind", "classes", "anchor"];
+        let rows = places.into_iter().map(|place| place.to_vec());
+        out::line(format_args!("\n{}", table(&header, rows.collect())))?;
+    }
     if !config.sinks.is_empty() {
         let sinks = config.sinks.iter().map(|sink| {
-            let (kind, target) = target(&sink.kind);
+            let (kind, target) = sinks::target(&sink.kind);
             let cameras: Vec<&str> = sink.cameras.iter().map(AsRef::as_ref).collect();
             let cameras = if cameras.is_empty() { "all".to_owned() } else { cameras.join(", ") };
             let enabled = if sink.enabled { "yes" } else { "no" };
@@ -322,22 +341,6 @@ fn print(
         ))?;
     }
     Ok(())
-}
-
-fn target(kind: &SinkKind) -> (&'static str, String) {
-    let target = match kind {
-        SinkKind::Jsonl(jsonl) => match &jsonl.path {
-            JsonlPath::Stdout => "standard output".to_owned(),
-            JsonlPath::File(path) => path.display().to_string(),
-        },
-        SinkKind::Mqtt(mqtt) => mqtt.url.origin(),
-        SinkKind::Webhook(webhook) => webhook.url.origin(),
-        SinkKind::Prometheus(prometheus) => format!("http://{}/metrics", prometheus.listen),
-        SinkKind::Web(web) => format!("http://{}", web.listen),
-        SinkKind::Clips(clips) => clips.folder.display().to_string(),
-        SinkKind::Snapshots(snapshots) => snapshots.folder.display().to_string(),
-    };
-    (kind.as_str(), target)
 }
 
 fn report_json(
@@ -375,6 +378,9 @@ fn report_json(
         "warnings": warnings,
         "instance": config.instance.as_str(),
         "cameras": cameras,
+        "places": places::all(config).iter().map(|[camera, name, ..]| {
+            json!({"camera": camera, "name": name})
+        }).collect::<Vec<_>>(),
         "sinks": config.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(),
         "shared_memory": services,
         "needed_bytes": needed,
@@ -385,7 +391,7 @@ fn report_json(
 /// The model, which must have the classes that are asked for.
 pub(crate) fn open_model(config: &Config) -> Result<framebus_model::Model, Failure> {
     let model = framebus_model::Model::open(&config.model.path).or_fail(Kind::Config)?;
-    config.model.class_numbers(model.labels()).map_err(|reason| {
+    config.check_classes(model.labels()).map_err(|reason| {
         Failure::message(Kind::Config, format_args!("{}: {reason}", config.file.display()))
     })?;
     Ok(model)

@@ -7,7 +7,9 @@ pub(crate) mod completions;
 pub(crate) mod detect;
 pub(crate) mod doctor;
 pub(crate) mod models;
+pub(crate) mod record;
 pub(crate) mod reload;
+pub(crate) mod replay;
 pub(crate) mod status;
 pub(crate) mod systemd;
 pub(crate) mod tap;
@@ -38,6 +40,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Top(args) => top::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Models(args) => models::run(args),
         Command::Bench(args) => bench::run(*args),
         Command::Completions(args) => completions::run(&args),

@@ -54,7 +54,7 @@ pub(crate) struct Args {
 }
 
 /// Counters by name, in the order of their numbers.
-const COUNTER_NAMES: [(Counter, &str); 26] = [
+const COUNTER_NAMES: [(Counter, &str); 28] = [
     (Counter::Captured, "captured"),
     (Counter::Published, "published"),
     (Counter::ZeroCopy, "zero_copy"),
@@ -81,6 +81,8 @@ const COUNTER_NAMES: [(Counter, &str); 26] = [
     (Counter::Undecoded, "undecoded"),
     (Counter::Suspect, "suspect"),
     (Counter::Orphaned, "orphaned"),
+    (Counter::Events, "events"),
+    (Counter::Batches, "batches"),
 ];
 
 const _: () = assert!(COUNTER_NAMES.len() <= COUNTERS);

@@ -1,7 +1,7 @@
 //! `framebus systemd`: what the packaged units call; see docs/deployment.md.
 
 use crate::applied;
-use framebus_config::{BackendName, Config};
+use framebus_config::{BackendName, Config, SinkKind};
 use framebus_service::{CommonArgs, Failure, Kind, OrFail};
 use std::collections::BTreeMap;
 use std::fs;
@@ -79,6 +79,29 @@ DeviceAllow=char-nvgpu* rw
 DeviceAllow=char-nvmap* rw
 DeviceAllow=/dev/nvmap rw
 ";
+
+/// What a sink needs beyond the unit: a network where it delivers elsewhere or listens, and
+/// the folder of its spool where that lies outside of the package's own. A folder that is
+/// not there yet is no reason not to start (`-`); the sink says then that it cannot write.
+fn sink_drop_in(kind: &SinkKind) -> Option<String> {
+    let spool = match kind {
+        SinkKind::Mqtt(mqtt) => mqtt.spool.folder.as_deref(),
+        SinkKind::Webhook(webhook) => webhook.spool.folder.as_deref(),
+        SinkKind::Prometheus(_) | SinkKind::Web(_) => None,
+        SinkKind::Jsonl(_) | SinkKind::Clips(_) | SinkKind::Snapshots(_) => return None,
+    };
+    let mut text = format!(
+        "# kind of the sink is {}.\n[Service]\nPrivateNetwork=no\n\
+         RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK\n",
+        kind.as_str()
+    );
+    if let Some(folder) = spool.and_then(Path::to_str).filter(|folder| folder.starts_with('/')) {
+        // Quoted, with specifiers and escapes taken literally (systemd.syntax(7)).
+        let folder = folder.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
+        text.push_str(&format!("ReadWritePaths=\"-{folder}\"\n"));
+    }
+    Some(text)
+}
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -177,12 +200,22 @@ fn generate(args: &Generate) -> Result<(), Failure> {
     ];
     for (backend, name, text) in drop_ins {
         if config.model.backend.names(backend) {
-            let folder = args.normal.join(format!("{INFER}.d"));
-            fs::create_dir_all(&folder).or_fail(Kind::Unavailable)?;
-            fs::write(folder.join(name), text).or_fail(Kind::Unavailable)?;
+            drop_in(&args.normal, INFER, name, text)?;
+        }
+    }
+    for sink in config.enabled_sinks() {
+        if let Some(text) = sink_drop_in(&sink.kind) {
+            let unit = format!("framebus-sink@{}.service", sink.name);
+            drop_in(&args.normal, &unit, "network.conf", &text)?;
         }
     }
     Ok(())
+}
+
+fn drop_in(units: &Path, unit: &str, name: &str, text: &str) -> Result<(), Failure> {
+    let folder = units.join(format!("{unit}.d"));
+    fs::create_dir_all(&folder).or_fail(Kind::Unavailable)?;
+    fs::write(folder.join(name), text).or_fail(Kind::Unavailable)
 }
 
 /// The file if it is valid, otherwise the copy that was applied last; what is wrong is

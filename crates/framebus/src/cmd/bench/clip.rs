@@ -3,9 +3,9 @@
 use super::bare::ModelArgs;
 use super::meters::{self, Memory};
 use super::numbers::{Summary, maybe, round};
-use super::rig::Rig;
 use super::{print_json, say};
 use crate::private::{Private, quote, quote_path};
+use crate::rig::Rig;
 use crate::table::figure;
 use framebus_bus::ResultSample;
 use framebus_service::{Failure, Kind, Shutdown, clock};
@@ -153,7 +153,7 @@ pub(super) fn run(args: &Args, shutdown: &Shutdown) -> Result<(), Failure> {
     let mut private = Private::new("bench")?;
     let text = config(args, private.folder())?;
     let (file, _, domain) = private.configure(&text)?;
-    let mut rig = Rig::new(private, &domain, shutdown)?;
+    let mut rig = Rig::new(private, &domain, shutdown, "bench")?;
     rig.start_own("up", &["up".into(), "--config".into(), file.into()])?;
 
     let (mut seen, mut cost) = (Seen::default(), Cost::default());

@@ -14,7 +14,6 @@ mod numbers;
 mod picture;
 mod pipeline;
 mod reader;
-mod rig;
 mod source;
 mod triton;
 

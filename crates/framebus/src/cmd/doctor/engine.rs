@@ -111,10 +111,10 @@ fn describe(config: &Config, model: &Model) -> Finding {
         input_text(model),
         outputs.join(" ")
     );
-    match config.model.class_numbers(model.labels()) {
-        Ok(_) => Finding::ok(AREA, "model", text),
+    match config.check_classes(model.labels()) {
+        Ok(()) => Finding::ok(AREA, "model", text),
         Err(reason) => Finding::new(AREA, "model", Level::Problem(Kind::Config), reason)
-            .next("correct model.classes, or leave it away for all classes"),
+            .next("correct these classes, or leave them away for all classes"),
     }
 }
 

@@ -3,10 +3,10 @@
 use super::super::bare::Bare;
 use super::super::meters::{self, Memory};
 use super::super::numbers::median;
-use super::super::rig::Rig;
 use super::super::{BLOCK, interrupted, unmeasured};
 use super::Plan;
 use super::record::{Outcomes, Recorder};
+use crate::rig::Rig;
 use framebus_service::{Failure, Shutdown, clock};
 use framebus_types::{Counter, Role};
 use std::path::PathBuf;

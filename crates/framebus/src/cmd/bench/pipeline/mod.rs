@@ -8,9 +8,9 @@ mod search;
 
 use super::bare::{Bare, ModelArgs};
 use super::numbers::median;
-use super::rig::Rig;
 use super::{BLOCK, Common, picture};
 use crate::private::{Private, quote_path};
+use crate::rig::Rig;
 use framebus_engine::Mode;
 use framebus_service::{Failure, Kind, Shutdown};
 use measure::{Compare, Running};
@@ -182,7 +182,7 @@ impl Plan {
         let mut private = Private::new("bench")?;
         let text = self.config(private.folder())?;
         let (file, _, domain) = private.configure(&text)?;
-        Ok((Rig::new(private, &domain, shutdown)?, file))
+        Ok((Rig::new(private, &domain, shutdown, "bench")?, file))
     }
 
     fn config(&self, root: &Path) -> Result<String, Failure> {

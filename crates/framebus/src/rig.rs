@@ -9,6 +9,7 @@ use framebus_types::{Counter, Health, Role, State};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for a result before looking at children and clock.
@@ -16,11 +17,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Time that children have to stop.
 const STOP: Duration = Duration::from_secs(10);
 
-/// Name of this reader on the bus.
-const READER: &str = "bench";
-
 /// Takes results: the result, and when it was received, CLOCK_MONOTONIC ns.
-pub(super) type OnResult<'a> = &'a mut dyn FnMut(&ResultSample, u64);
+pub(crate) type OnResult<'a> = &'a mut dyn FnMut(&ResultSample, u64);
 
 /// What this process reads of the instance.
 struct Intake {
@@ -57,27 +55,28 @@ impl Intake {
 
 /// The instance. Fields are dropped in their order: children before the bus, the bus
 /// before the folder.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     children: Vec<(String, Child)>,
     intake: Intake,
     shutdown: Shutdown,
-    _bus: Bus,
+    bus: Arc<Bus>,
     _private: Private,
 }
 
 impl Rig {
     /// Joins the instance of `private` before any of its processes is there, so that
-    /// no result is missed.
-    pub(super) fn new(
+    /// no result is missed. `reader` names this process on the bus.
+    pub(crate) fn new(
         private: Private,
         domain: &framebus_bus::Domain,
         shutdown: &Shutdown,
+        reader: &str,
     ) -> Result<Self, Failure> {
-        let bus: Bus = Bus::open(domain, READER)?;
+        let bus: Arc<Bus> = Arc::new(Bus::open(domain, reader)?);
         Ok(Self {
             children: Vec::new(),
             intake: Intake {
-                results: bus.result_subscriber(READER)?,
+                results: bus.result_subscriber(reader)?,
                 health: bus.health_subscriber()?,
                 collector: Collector::default(),
                 records: Vec::new(),
@@ -85,13 +84,18 @@ impl Rig {
                 lost: 0,
             },
             shutdown: shutdown.clone(),
-            _bus: bus,
+            bus,
             _private: private,
         })
     }
 
+    /// The bus that this process has joined.
+    pub(crate) fn bus(&self) -> &Arc<Bus> {
+        &self.bus
+    }
+
     /// Starts a process of the instance.
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
         name: &str,
         program: &Path,
@@ -103,7 +107,7 @@ impl Rig {
     }
 
     /// Starts another process of this program: `framebus ARGS`.
-    pub(super) fn start_own(&mut self, name: &str, args: &[OsString]) -> Result<(), Failure> {
+    pub(crate) fn start_own(&mut self, name: &str, args: &[OsString]) -> Result<(), Failure> {
         let own = std::env::current_exe().map_err(|error| {
             Failure::message(Kind::Unavailable, format_args!("own program not found: {error}"))
         })?;
@@ -111,41 +115,41 @@ impl Rig {
     }
 
     /// Tells a child something.
-    pub(super) fn say(&mut self, name: &str, line: &str) {
+    pub(crate) fn say(&mut self, name: &str, line: &str) {
         for (_, child) in self.children.iter_mut().filter(|(known, _)| known == name) {
             child.say(line);
         }
     }
 
     /// Number of a child's process.
-    pub(super) fn pid(&self, name: &str) -> Option<u32> {
+    pub(crate) fn pid(&self, name: &str) -> Option<u32> {
         self.children.iter().find(|(known, _)| known == name).map(|(_, child)| child.pid())
     }
 
     /// Whether the user wants to stop.
-    pub(super) fn stopping(&self) -> bool {
+    pub(crate) fn stopping(&self) -> bool {
         self.shutdown.requested()
     }
 
     /// Waits for results for [`LOOK`] at most and hands on those that are there.
-    pub(super) fn pump(&mut self, on_result: OnResult<'_>) -> Result<(), Failure> {
+    pub(crate) fn pump(&mut self, on_result: OnResult<'_>) -> Result<(), Failure> {
         self.intake.results.waker().wait(LOOK)?;
         self.intake.take(on_result)
     }
 
     /// What the processes say of themselves.
-    pub(super) fn collector(&self) -> &Collector {
+    pub(crate) fn collector(&self) -> &Collector {
         &self.intake.collector
     }
 
     /// Results that this reader did not get.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.intake.lost
     }
 
     /// As [`Self::pump`] until `end_ns`; also fails when a child has ended, and returns
     /// early when the user wants to stop.
-    pub(super) fn pump_until(
+    pub(crate) fn pump_until(
         &mut self,
         end_ns: u64,
         on_result: OnResult<'_>,
@@ -158,7 +162,7 @@ impl Rig {
     }
 
     /// As [`Self::pump_until`] until `done` says so, `bound` at most.
-    pub(super) fn pump_until_done(
+    pub(crate) fn pump_until_done(
         &mut self,
         what: &str,
         bound: Duration,
@@ -168,7 +172,10 @@ impl Rig {
         let end_ns = clock::monotonic_ns() + bound.as_nanos() as u64;
         while !done(self) {
             if self.stopping() {
-                return Err(super::interrupted());
+                return Err(Failure::message(
+                    Kind::Unavailable,
+                    format_args!("stopped before: {what}"),
+                ));
             }
             if clock::monotonic_ns() >= end_ns {
                 return Err(Failure::message(
@@ -183,7 +190,7 @@ impl Rig {
     }
 
     /// Fails when a child has ended.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
         for (name, child) in &mut self.children {
             if let Some(exit) = child.exited() {
                 return Err(Failure::message(
@@ -196,7 +203,7 @@ impl Rig {
     }
 
     /// Whether a child has ended, successfully.
-    pub(super) fn has_ended(&mut self, name: &str) -> Result<bool, Failure> {
+    pub(crate) fn has_ended(&mut self, name: &str) -> Result<bool, Failure> {
         for (_, child) in self.children.iter_mut().filter(|(known, _)| known == name) {
             if let Some(exit) = child.exited() {
                 if exit.success() {
@@ -209,18 +216,18 @@ impl Rig {
     }
 
     /// What a process counts of itself.
-    pub(super) fn count(&self, role: Role, name: &str, counter: Counter) -> u64 {
+    pub(crate) fn count(&self, role: Role, name: &str, counter: Counter) -> u64 {
         self.collector().track(role, name).map_or(0, |track| track.total(counter))
     }
 
     /// Whether a process has said that it delivers.
-    pub(super) fn is_live(&self, role: Role, name: &str) -> bool {
+    pub(crate) fn is_live(&self, role: Role, name: &str) -> bool {
         let track = self.collector().track(role, name);
         track.is_some_and(|track| track.latest().state == State::Live as u32)
     }
 
     /// Stops the children whose name `which` accepts, and hears their last words.
-    pub(super) fn stop(&mut self, which: impl Fn(&str) -> bool, on_result: OnResult<'_>) {
+    pub(crate) fn stop(&mut self, which: impl Fn(&str) -> bool, on_result: OnResult<'_>) {
         let Self { children, intake, .. } = self;
         let chosen = children.iter_mut().filter(|(name, _)| which(name));
         stop_all(chosen.map(|(name, child)| (name.as_str(), child)), STOP, || {
