@@ -26,7 +26,9 @@ fn thresholds() -> Thresholds {
 /// How to ask model `name` of the server at `url`.
 fn options(url: &str, name: &str, transport: Transport) -> LoadOptions {
     let url: Endpoint = url.parse().expect("an address");
-    let settings = Settings { url, transport, ..Settings::default() };
+    // The network of four requests at once on a busy machine takes its time.
+    let timeout_ms = 10_000;
+    let settings = Settings { url, transport, timeout_ms, ..Settings::default() };
     LoadOptions {
         precision: Precision::F32,
         triton: Some(Server { settings, model: name.to_owned() }),
