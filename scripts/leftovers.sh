@@ -16,7 +16,7 @@ list() {
     for entry in /dev/shm/*; do
         case "$(basename "$entry")" in
             # fb<uid>_<instance>_…, see Domain in framebus-bus
-            fb[0-9]*_* | *framebus*) echo "shm $entry" ;;
+            fb[0-9]*_* | *framebus* | *.zenoh) echo "shm $entry" ;;
         esac
     done
     # The default bus.root, and private instances; empty folders may stay.

@@ -12,8 +12,8 @@
 #   --tensorrt-rtx  also TensorRT-RTX, which builds plans without a GPU, for the tests
 #                   of the TensorRT binding (x86-64; 89 MB to fetch, 225 MB on disk)
 #   --python-client also what the client for Python is tested with: a virtual environment
-#                   with iceoryx2, numpy, Prometheus' parser and a reader of recordings
-#                   (x86-64; 25 MB to fetch, 145 MB on disk)
+#                   with iceoryx2, numpy, Zenoh, Prometheus' parser and a reader of
+#                   recordings (x86-64; 36 MB to fetch, 180 MB on disk)
 #   --mqtt          also Mosquitto and its command line clients, for the tests of the MQTT
 #                   sink (1 MB to fetch)
 #   --browser       also what the web page is tested with: Chromium (apt) and a virtual
@@ -69,6 +69,8 @@ PYTHON_ICEORYX2=iceoryx2==0.10.0
 PYTHON_NUMPY='numpy>=1.24'
 # Only read by tests/tests/sink_prometheus.rs.
 PYTHON_PROMETHEUS=prometheus-client==0.26.0
+# The subscriber of docs/consumers.md; the sink's own version of Zenoh.
+PYTHON_ZENOH=eclipse-zenoh==1.10.2
 # What recordings are read with, in tests.
 PYTHON_MCAP=(mcap==1.6.0 mcap-ros2-support==0.6.0)
 
@@ -483,7 +485,7 @@ setup_python_client() {
         return
     fi
     local folder="$FB_DATA/python-client"
-    local packages=("$PYTHON_ICEORYX2" "$PYTHON_NUMPY" "$PYTHON_PROMETHEUS" "${PYTHON_MCAP[@]}")
+    local packages=("$PYTHON_ICEORYX2" "$PYTHON_NUMPY" "$PYTHON_PROMETHEUS" "$PYTHON_ZENOH" "${PYTHON_MCAP[@]}")
     local want="${packages[*]}"
     if [[ "$(cat "$folder/.stamp" 2>/dev/null)" == "$want" ]] && "$folder/bin/python" -c '' 2>/dev/null; then
         note "Python client's environment: present"
@@ -495,7 +497,7 @@ setup_python_client() {
     "${python:-/nowhere}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || die \
         "the Python client needs Python 3.11 or newer, and python3 is $(python3 --version 2>&1)" \
         "next: install one (Debian 12 and Ubuntu 24.04 have it: apt-get install python3), then run the command again"
-    say "installing iceoryx2, numpy, prometheus-client and mcap with pip (25 MB) into .framebus/python-client"
+    say "installing iceoryx2, numpy, eclipse-zenoh, prometheus-client and mcap with pip (36 MB) into .framebus/python-client"
     new_venv "$python" "$folder"
     pip_in "$folder" install --only-binary=:all: "${packages[@]}"
     echo "$want" >"$folder/.stamp"

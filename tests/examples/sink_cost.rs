@@ -1,4 +1,4 @@
-//! What a sink that delivers elsewhere costs: CPU and memory at an even rate of messages.
+//! What a sink that delivers elsewhere, or keeps a history, costs: CPU and memory at an even rate of messages.
 //!
 //! `cargo run --release -p framebus-tests --example sink_cost -- --kind mqtt --events 50`,
 //! after `cargo build --release -p framebus-sink`. Nothing runs beside it but the other
@@ -10,14 +10,14 @@ use framebus_service::clock;
 use framebus_tests::{
     HealthWatch, Mosquitto, Process, Script, StandIn, Usage, World, binary, free_port, wait_until,
 };
-use framebus_types::{Counter, Detection, Role, State, text};
+use framebus_types::{Counter, Detection, Role, StageTimes, State, text};
 use std::net::TcpStream;
 use std::path::Path;
 
 /// Measure a sink.
 #[derive(Debug, Parser)]
 struct Args {
-    /// mqtt or webhook.
+    /// mqtt, webhook, history, or otlp (results only; each becomes a trace).
     #[arg(long, default_value = "mqtt")]
     kind: String,
     /// Events a second.
@@ -63,10 +63,14 @@ fn main() {
         wait_until("the server", 20, || TcpStream::connect(("127.0.0.1", port)).ok());
     }
     let deliver = if args.results > 0 { "both" } else { "events" };
+    let keys = match args.kind.as_str() {
+        "history" => format!("path = \"history.db\"\ndeliver = {deliver:?}"),
+        "otlp" => format!("url = \"http://127.0.0.1:{port}\"\nsample = 1"),
+        _ => format!("url = \"{scheme}://127.0.0.1:{port}\"\ndeliver = {deliver:?}"),
+    };
     let config = world.config(&format!(
         "[model]\npath = \"m.onnx\"\n[[camera]]\nname = \"a\"\nsource = \"test:red\"\n\
-         [[sink]]\nname = \"sink\"\nkind = {:?}\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
-         deliver = {deliver:?}\n",
+         [[sink]]\nname = \"sink\"\nkind = {:?}\n{keys}\n",
         args.kind
     ));
     let domain = world.domain();
@@ -77,6 +81,17 @@ fn main() {
         events_per_s: args.events,
         results_per_s: args.results,
         detections: vec![found; args.detections],
+        times: StageTimes {
+            capture_ns: 1,
+            publish_ns: 2,
+            taken_ns: 3,
+            batched_ns: 4,
+            preprocessed_ns: 5,
+            inference_start_ns: 6,
+            inference_end_ns: 7,
+            decoded_ns: 8,
+            result_ns: 9,
+        },
         ..Script::default()
     };
     let stand_in = StandIn::start(&domain, script);

@@ -25,6 +25,7 @@ pub mod fuzz;
 mod gpu;
 mod metrics;
 mod mosquitto;
+mod netns;
 mod pictures;
 mod process;
 mod readers;
@@ -41,6 +42,7 @@ pub use faults::{
 pub use gpu::{GpuDouble, Loaded};
 pub use metrics::Metrics;
 pub use mosquitto::{Mosquitto, certificates};
+pub use netns::Boxes;
 pub use pictures::{Picture, expected, found};
 pub use process::{Exit, Process, binary, example, wait_until, with_shm, with_tmpfs};
 pub use readers::{Collector, EventLog, Found, HealthWatch, Row};

@@ -4,7 +4,7 @@
 use crate::wait_until;
 use framebus_bus::{Bus, Domain};
 use framebus_service::clock;
-use framebus_types::{Detection, Event, EventKind, Outcome, ResultHeader, text};
+use framebus_types::{Detection, Event, EventKind, Outcome, ResultHeader, StageTimes, text};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,6 +21,8 @@ pub struct Script {
     pub results_per_s: u64,
     /// What each result holds.
     pub detections: Vec<Detection>,
+    /// Stage times of each result.
+    pub times: StageTimes,
     /// What each event is, apart from its camera and numbers.
     pub event: Event,
 }
@@ -43,6 +45,7 @@ impl Default for Script {
             events_per_s: 50,
             results_per_s: 0,
             detections: Vec::new(),
+            times: StageTimes::default(),
             event,
         }
     }
@@ -171,6 +174,7 @@ impl Shared {
                     epoch_ns,
                     sequence: number / cameras,
                     wall_ns: clock::wall_ns(),
+                    times: script.times,
                     width: 1920,
                     height: 1080,
                     ..ResultHeader::default()

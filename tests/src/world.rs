@@ -300,13 +300,25 @@ impl Drop for World {
             #[allow(clippy::disallowed_methods, reason = "tests have no signals to answer")]
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        for domain in self.domains.get_mut().map(std::mem::take).unwrap_or_default() {
-            let _ = domain.remove_leftovers();
+        // A killed process is no longer in the list while the kernel still takes its
+        // memory down, and holds its locks until that is done.
+        let mut domains = self.domains.get_mut().map(std::mem::take).unwrap_or_default();
+        domains.extend(Domain::new(&self.instance, &self.root(), framebus_bus::Limits::default()));
+        for _ in 0..100 {
+            for domain in &domains {
+                let _ = domain.remove_leftovers();
+            }
+            if domains.iter().all(|domain| shm_files(domain).is_empty()) {
+                break;
+            }
+            #[allow(clippy::disallowed_methods, reason = "tests have no signals to answer")]
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        if let Ok(domain) =
-            Domain::new(&self.instance, &self.root(), framebus_bus::Limits::default())
-        {
-            let _ = domain.remove_leftovers();
-        }
+        let left: Vec<String> =
+            domains.iter().flat_map(|domain| shm_files(domain).into_keys()).collect();
+        assert!(
+            std::thread::panicking() || left.is_empty(),
+            "a reader of the test's own outlives its world: {left:?}"
+        );
     }
 }

@@ -76,7 +76,7 @@ const TESTS: [&str; 2] = ["framebus-tests", "framebus-gpu-double"];
 
 /// Foreign families of crates and who alone may use them, dev-dependencies
 /// included.
-const FENCED: [(&str, &[&str]); 11] = [
+const FENCED: [(&str, &[&str]); 14] = [
     ("gstreamer", &["framebus-capture"]),
     ("iceoryx2-bb-", &["framebus-types"]),
     ("iceoryx2", &["framebus-bus"]),
@@ -90,6 +90,11 @@ const FENCED: [(&str, &[&str]); 11] = [
     // Its synchronous half runs a tokio of its own on one thread.
     ("rumqttc", &["framebus-sink"]),
     ("ureq", &["framebus-sink"]),
+    ("rusqlite", &["framebus-sink"]),
+    // What is sent is made without it, and checked with it.
+    ("opentelemetry", &["framebus-tests"]),
+    // Brings a runtime and a protocol of its own; tests are the other end.
+    ("zenoh", &["framebus-sink", "framebus-tests"]),
 ];
 
 /// Where it is the rule: a library that stands in for C ones, for tests.

@@ -113,16 +113,19 @@ fn check_passes_every_example_and_its_schema_is_json() {
     let fetched = media.parent().expect("it lies in a folder").display().to_string();
     let authority = world.write("ca.pem", "only looked for").display().to_string();
     let mut checked = 0;
-    for entry in std::fs::read_dir(repository().join("configs")).expect("configs").flatten() {
-        let text = std::fs::read_to_string(entry.path()).expect("readable");
+    let configs = std::fs::read_dir(repository().join("configs")).expect("configs").flatten();
+    let compose = repository().join("deploy/compose/framebus.toml");
+    for path in configs.map(|entry| entry.path()).chain([compose]) {
+        let text = std::fs::read_to_string(&path).expect("readable");
         // The folders that the examples name are a package's, not a checkout's.
         let text = text
             .replace("../.framebus", &fetched)
+            .replace("/var/lib/framebus/models", &format!("{fetched}/models"))
             .replace("/var/lib/framebus", &world.folder().display().to_string())
             .replace("/etc/framebus/ca.pem", &authority);
         let file = world.write("example.toml", text).display().to_string();
         let exit = framebus(&world, &["check", "--config", &file]);
-        assert_eq!(exit.code, Some(0), "{}: {exit:#?}", entry.path().display());
+        assert_eq!(exit.code, Some(0), "{}: {exit:#?}", path.display());
         assert!(exit.stdout.contains("MiB"), "{}", exit.stdout);
         assert!(!exit.stdout.contains("s3cret-value-of-16"), "{}", exit.stdout);
         let exit = framebus(&world, &["check", "--json", "--config", &file]);

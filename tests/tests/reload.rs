@@ -2,8 +2,8 @@
 //! started anew, and a file with errors changes nothing.
 
 use framebus_tests::{
-    Bystander, Collector, Exit, HealthWatch, Process, World, openvino, status, wait_status,
-    wait_until,
+    Bystander, Collector, Exit, HealthWatch, Process, World, free_port, openvino, status,
+    wait_status, wait_until,
 };
 use framebus_types::{Role, State};
 use rustix::process::Signal;
@@ -17,6 +17,14 @@ fn camera(name: &str, source: &str) -> String {
 fn sink(world: &World, name: &str) -> String {
     let path = world.path(&format!("{name}.jsonl"));
     format!("[[sink]]\nname = {name:?}\nkind = \"jsonl\"\npath = {path:?}\n")
+}
+
+/// A sink that shows cameras and zones.
+fn page(port: u16) -> String {
+    format!(
+        "[[sink]]\nname = \"page\"\nkind = \"web\"\ntoken = \"a-token-of-a-test\"\n\
+         listen = \"127.0.0.1:{port}\"\n"
+    )
 }
 
 /// Writes the configuration: the model, and whatever else.
@@ -52,12 +60,9 @@ fn only_what_changed_is_started_anew() {
         return;
     }
     let world = World::new();
-    let near = camera("near", "green");
-    write(
-        &world,
-        2,
-        &[near.clone(), camera("old", "red"), camera("gone", "red"), sink(&world, "s")],
-    );
+    let (near, page) = (camera("near", "green"), page(free_port()));
+    let (old, gone) = (camera("old", "red"), camera("gone", "red"));
+    write(&world, 2, &[near.clone(), old, gone, sink(&world, "s"), page.clone()]);
     let results = Collector::start(&world.domain());
     let health = HealthWatch::start(&world.domain());
     let up = world.up(&world.path("framebus.toml"));
@@ -67,13 +72,12 @@ fn only_what_changed_is_started_anew() {
     let bystander = Bystander::start(&world.domain(), "near");
     let pid = |role, name: &str| health.newest(role, name).map(|record| record.pid);
     let (old, infer) = (pid(Role::Capture, "old"), pid(Role::Infer, "infer"));
+    let (shown, lines) = (pid(Role::Sink, "page"), pid(Role::Sink, "s"));
 
     let changed = camera("old", "green") + "fps = 5.0\n";
-    write(
-        &world,
-        2,
-        &[near.clone(), changed, camera("new", "red"), sink(&world, "s"), sink(&world, "t")],
-    );
+    let sinks = [sink(&world, "s"), sink(&world, "t"), page].concat();
+    let cameras = [near.clone(), changed, camera("new", "red")].concat();
+    write(&world, 2, &[cameras.clone(), sinks.clone()]);
     let dry = reload(&world, &["--dry-run"]);
     assert!(dry.stdout.contains("camera new: started\n"), "{dry:?}");
     assert_eq!(pid(Role::Capture, "old"), old, "a dry run does nothing");
@@ -93,6 +97,10 @@ fn only_what_changed_is_started_anew() {
     wait_until("lines of the new sink", 10, || {
         std::fs::metadata(world.path("t.jsonl")).is_ok_and(|meta| meta.len() > 0).then_some(())
     });
+    health.wait(Role::Sink, "page", 20, |record| {
+        Some(record.pid) != shown && record.state == u32::from(State::Live)
+    });
+    assert_eq!(pid(Role::Sink, "s"), lines, "it shows no cameras");
     assert_eq!(pid(Role::Infer, "infer"), infer, "inference takes cameras over in place");
     assert!(status(&world).iter().all(|row| row.kind != "camera" || row.name != "gone"));
     assert!(bystander.finish() > 0);
@@ -100,6 +108,9 @@ fn only_what_changed_is_started_anew() {
     // Once more: nothing is left to do.
     let again = reload(&world, &[]);
     assert_eq!((again.code, again.stdout.as_str()), (Some(0), "nothing has changed\n"));
+    let zone = "[[zone]]\ncamera = \"near\"\nname = \"z\"\npoints = [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]\n";
+    write(&world, 2, &[cameras, sinks, zone.to_owned()]);
+    assert_eq!(reload(&world, &["--dry-run"]).stdout, "inference: started anew\n");
     drop((health, results));
     stop(up, &world);
 }

@@ -110,6 +110,8 @@ fn standard_output_carries_lines_and_nothing_else() {
                 "camera",
                 "epoch_ns",
                 "sequence",
+                "result_epoch_ns",
+                "result_sequence",
                 "wall_ns",
                 "pts_ns",
                 "width",

@@ -17,6 +17,14 @@ use tungstenite::{Message, WebSocket};
 
 const TOKEN: &str = "0123456789abcdef-of-a-test";
 
+/// A sink that keeps a picture of each event.
+const SNAPSHOTS: &str = r#"
+            [[sink]]
+            name = "shots"
+            kind = "snapshots"
+            folder = "shots"
+"#;
+
 /// A live instance with a page.
 struct Site {
     world: World,
@@ -31,9 +39,9 @@ impl Site {
         let mut world = World::new();
         // The token must not lie in the configuration: that is how people have it, too.
         world.environment.push(("PAGE_TOKEN".to_owned(), TOKEN.to_owned()));
-        let model = world.tiny_model(2, Some((96, 160)));
+        let model = world.tiny_model(2, Some((192, 320)));
         let port = free_port();
-        // A red ball that moves: the detector finds it.
+        // A red ball that moves, larger than a cell of the detector: found and followed.
         let ball = "gst:videotestsrc is-live=true pattern=ball foreground-color=0xffff0000 ! \
                     video/x-raw,width=320,height=192,framerate=15/1";
         let config = world.config(&format!(
@@ -60,8 +68,9 @@ impl Site {
             "#
         ));
         let up = world.up(&config);
-        let site = Self { world, up, port, config };
+        let mut site = Self { world, up, port, config };
         wait_until("the page", 30, || {
+            assert!(site.up.is_running(), "it has ended");
             let state = site.try_get("/api/state", &bearer(TOKEN))?;
             let live = |camera: &Value| camera["state"] == "live";
             let cameras = state.json()["cameras"].as_array().cloned()?;
@@ -200,7 +209,7 @@ fn the_page_is_for_who_has_the_token_and_shows_nothing_else() {
     let entered = site.get(&format!("/?token={}", TOKEN.replace('-', "%2D")), "");
     assert_eq!((entered.status, entered.header("location")), (303, Some("/")));
     let set = entered.header("set-cookie").expect("a cookie").to_owned();
-    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Lax"), "{set}");
     assert!(!set.contains(TOKEN), "{set}");
     let in_form = site.ask("POST", "/login", "", &format!("token={TOKEN}")).expect("an answer");
     assert_eq!((in_form.status, in_form.header("set-cookie")), (303, Some(&*set)));
@@ -263,7 +272,11 @@ fn the_page_is_for_who_has_the_token_and_shows_nothing_else() {
     drop(site.viewer(&[("cookie", pair), ("origin", &origin)]).expect("the page's own"));
 
     // Who guesses is not heard for a while; who is in stays in.
-    let refused = (0..12).map(|_| site.get("/api/state", &bearer("guess")).status).max();
+    let refused = std::thread::scope(|scope| {
+        let guess = || site.get("/api/state", &bearer("guess")).status;
+        let guesses: Vec<_> = (0..12).map(|_| scope.spawn(guess)).collect();
+        guesses.into_iter().map(|guess| guess.join().expect("an answer")).max()
+    });
     assert_eq!(refused, Some(429));
     assert_eq!(site.get("/api/state", &cookie).status, 200);
     site.stop();
@@ -274,7 +287,7 @@ fn pictures_and_results_come_to_who_looks_and_nothing_is_made_for_nobody() {
     if !openvino() {
         return;
     }
-    let site = Site::start("");
+    let site = Site::start(SNAPSHOTS);
     site.next_state();
     assert_eq!(site.encoded(), 0, "nobody has looked");
     let authorization = format!("Bearer {TOKEN}");
@@ -326,9 +339,33 @@ fn pictures_and_results_come_to_who_looks_and_nothing_is_made_for_nobody() {
     shown_ms.sort_by(f64::total_cmp);
     assert!(shown_ms[0] > 0.0, "shown before it was captured: {shown_ms:?}");
 
+    // What happened, with its picture.
+    let until_ns = clock::monotonic_ns() + 20_000_000_000;
+    let snapshot = loop {
+        assert!(clock::monotonic_ns() < until_ns, "nothing happened");
+        match next(&mut socket) {
+            Message::Binary(_) => say(&mut socket, &json!({"drawn": 0})),
+            Message::Text(text) => {
+                let said: Value = serde_json::from_str(&text).expect("JSON");
+                if said["type"] == "event" {
+                    assert_eq!(said["event"]["camera"], "ball");
+                    assert_eq!(said["clip"], Value::Null, "there is no such sink");
+                    break said["snapshot"].as_str().expect("a path").to_owned();
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(site.get(&snapshot, "").status, 401);
+    wait_until("the snapshot", 10, || {
+        let picture = site.get(&snapshot, &bearer(TOKEN));
+        (picture.status == 200 && picture.header("content-type") == Some("image/jpeg"))
+            .then_some(())
+    });
+
     // A viewer that draws nothing gets two pictures and no more.
     let mut more = 0;
-    let until_ns = clock::monotonic_ns() + 1_000_000_000;
+    let until_ns = clock::monotonic_ns() + 700_000_000;
     while clock::monotonic_ns() < until_ns {
         more += usize::from(matches!(next(&mut socket), Message::Binary(_)));
     }
@@ -377,7 +414,7 @@ fn browser() -> Option<(PathBuf, PathBuf)> {
 #[test]
 fn a_browser_shows_the_page() {
     let (true, Some((python, chromium))) = (openvino(), browser()) else { return };
-    let site = Site::start("");
+    let site = Site::start(SNAPSHOTS);
     let capture = site.world.pid_of(&["framebus-capture", "green"]).expect("it runs");
     let sink = site.world.pid_of(&["framebus-sink"]).expect("it runs");
     let toml = site.world.path("zones.toml");

@@ -1,8 +1,10 @@
 //! The webhook sink with a server that refuses, hangs, answers nonsense and comes back:
 //! nothing lost, order kept, signatures that openssl agrees with.
 
-use framebus_tests::{HealthWatch, Process, Script, StandIn, World, binary, wait_until};
-use framebus_types::{Counter, Role, State, text};
+use framebus_tests::{
+    HealthWatch, Process, Script, StandIn, World, binary, wait_until, with_tmpfs,
+};
+use framebus_types::{Counter, Health, Role, State, text};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -225,6 +227,56 @@ fn messages_arrive_signed_and_in_order_whatever_the_server_does() {
         assert!(!exit.stderr.contains(word), "{}", exit.stderr);
         assert!(!health.states(Role::Sink, "hook").iter().any(|(_, why)| why.contains(word)));
     }
+}
+
+/// A disk that is full while nobody takes anything loses what does not fit, says so, and
+/// frees itself when somebody takes what waits.
+#[test]
+fn a_full_disk_is_said_and_over_when_it_is_over() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let disk = world.path("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    world.config(&format!(
+        "[model]\npath = \"m.onnx\"\n[[camera]]\nname = \"a\"\nsource = \"test:red\"\n\
+         [[camera]]\nname = \"b\"\nsource = \"test:red\"\n\
+         [[sink]]\nname = \"hook\"\nkind = \"webhook\"\nspool = \"disk/spool\"\nspool_mib = 1\n\
+         url = \"http://127.0.0.1:{port}/\"\n"
+    ));
+    drop(listener);
+    let Some(mut command) = with_tmpfs(&disk, 64) else { return };
+    let domain = world.domain();
+    let health = HealthWatch::start(&domain);
+    let script = Script { events_per_s: 400, ..Script::default() };
+    let stand_in = StandIn::start(&domain, script);
+    let config = world.path("framebus.toml");
+    command.arg(binary("framebus-sink")).args(["--sink", "hook", "--config"]).arg(config);
+    let mut process = Process::start("hook", world.folder(), command);
+    health.wait_state(Role::Sink, "hook", State::Live, 20);
+    stand_in.resume();
+    health.wait(Role::Sink, "hook", 20, |record| {
+        let reason = text::unpack(&record.reason);
+        reason.contains("cannot write the spool: No space left")
+            && record.counter(Counter::Lost) > 0
+    });
+    let server = Server::start(TcpListener::bind(("127.0.0.1", port)).expect("still free"));
+    health.wait_state(Role::Sink, "hook", State::Live, 20);
+    let lost = |record: &Health| record.counter(Counter::Lost);
+    let before = lost(&health.newest(Role::Sink, "hook").expect("reports"));
+    let taken = server.messages().len();
+    wait_until("much more than the disk holds", 20, || {
+        (server.messages().len() > taken + 600).then_some(())
+    });
+    stand_in.pause();
+    let sent = stand_in.sent().0;
+    let record = health.wait(Role::Sink, "hook", 20, |record| {
+        record.counter(Counter::Written) + record.counter(Counter::Lost) == sent
+    });
+    assert_eq!(lost(&record), before, "nothing is lost once somebody takes it");
+    assert_eq!(record.state, u32::from(State::Live), "{}", text::unpack(&record.reason));
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(20).code, Some(0), "{}", process.stderr());
 }
 
 /// First occurrences of the numbers of each camera.

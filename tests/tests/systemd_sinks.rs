@@ -11,8 +11,11 @@ fn sinks_get_a_network_only_where_their_kind_needs_one() {
         "kind = \"jsonl\"\n",
         "kind = \"mqtt\"\nurl = \"mqtt://127.0.0.1\"\nspool = \"/srv/50 % full\"\n",
         "kind = \"webhook\"\nurl = \"https://a.example/x\"\n",
+        "kind = \"zenoh\"\nurl = \"tcp://127.0.0.1\"\n",
         "kind = \"web\"\ntoken = \"0123456789abcdef\"\n",
         "kind = \"mqtt\"\nurl = \"mqtt://127.0.0.1\"\nenabled = false\n",
+        "kind = \"otlp\"\n",
+        "kind = \"history\"\npath = \"/var/lib/framebus/history.db\"\n",
     ];
     let sinks: String = (0..)
         .zip(kinds)
@@ -32,7 +35,8 @@ fn sinks_get_a_network_only_where_their_kind_needs_one() {
         std::fs::read_to_string(folder.path().join(name)).unwrap_or_default()
     };
     let has = |number| text(number).contains("[Service]\nPrivateNetwork=no\n");
-    assert_eq!([0, 1, 2, 3, 4].map(has), [false, true, true, true, false]);
+    let all = [0, 1, 2, 3, 4, 5, 6, 7].map(has);
+    assert_eq!(all, [false, true, true, true, true, false, true, false]);
     assert!(text(1).contains("ReadWritePaths=\"-/srv/50 %% full\"\n"), "{}", text(1));
     assert!(!text(2).contains("ReadWritePaths"), "{}", text(2));
     // systemd reads them together with the unit; programs are where they were built.

@@ -190,17 +190,12 @@ fn fails_over(transport: &str, what: &str) {
 
 #[test]
 fn a_server_that_dies_is_left_and_taken_again() {
-    fails_over("auto", "kill");
+    fails_over("grpc", "kill");
 }
 
 #[test]
-fn a_server_that_hangs_is_left_and_taken_again_over_shared_memory() {
+fn a_server_that_hangs_is_left_and_taken_again() {
     fails_over("system-shared-memory", "hang");
-}
-
-#[test]
-fn a_server_that_hangs_is_left_and_taken_again_over_grpc() {
-    fails_over("grpc", "hang");
 }
 
 /// Nobody else could answer: what the server holds of our memory stays bounded.

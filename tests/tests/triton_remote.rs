@@ -56,7 +56,7 @@ impl Picture {
 
 /// Frames a second of all contexts together, and the median of a frame's time, ms.
 fn measure(contexts: &mut [Box<dyn Context>], picture: &Picture) -> (f64, f64) {
-    const FOR_NS: u64 = 2_000_000_000;
+    const FOR_NS: u64 = 1_000_000_000;
     let begin_ns = clock::monotonic_ns();
     let mut took: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = contexts
@@ -138,12 +138,9 @@ fn far_away(rtt_ms: u32) {
     world.assert_ended();
 }
 
+/// `FRAMEBUS_TRITON_RTT_MS=1` is one that stands in the same room.
 #[test]
-fn a_server_one_millisecond_away() {
-    far_away(1);
-}
-
-#[test]
-fn a_server_twenty_milliseconds_away() {
-    far_away(20);
+fn a_server_on_another_machine() {
+    let rtt = std::env::var("FRAMEBUS_TRITON_RTT_MS");
+    far_away(rtt.map_or(20, |ms| ms.parse().expect("milliseconds")));
 }

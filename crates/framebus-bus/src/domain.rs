@@ -183,8 +183,12 @@ impl Domain {
         for entry in std::fs::read_dir("/dev/shm")? {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(self.prefix.as_bytes()) {
-                std::fs::remove_file(entry.path())?;
-                removed.push(entry.file_name());
+                match std::fs::remove_file(entry.path()) {
+                    Ok(()) => removed.push(entry.file_name()),
+                    // Another process that ends cleans up as well.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         match std::fs::remove_dir_all(self.folder()) {

@@ -101,7 +101,9 @@ pub enum BusError {
         key: &'static str,
     },
     /// All samples are on loan; the frame cannot be taken now.
-    #[error("no free sample in {service}: all {limit} loans are in use")]
+    #[error(
+        "{service}: all {limit} samples that this process may have at a time are in use; give one back first"
+    )]
     NoLoan {
         /// Service name.
         service: String,

@@ -1,14 +1,13 @@
 //! Events of the instance.
 
-use crate::bus::{port, service_name, transport};
-use crate::header::{BadHeaders, SKIPS_MAX, check_event};
+use crate::bus::{port, transport};
+use crate::header::{BadHeaders, SKIPS_MAX, check_event, reject};
 use crate::services::{self, ServiceSpec};
 use crate::{Bus, BusError, Ipc, memory, populate::populate, readers, wake::Waker};
 use framebus_types::Event;
 use iceoryx2::port::ReceiveError;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
-use iceoryx2::port::port_name::PortName;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::port::update_connections::UpdateConnections;
@@ -33,7 +32,7 @@ impl<S: Service> Bus<S> {
     pub fn event_publisher(&self) -> Result<EventPublisher<S>, BusError> {
         let spec = services::events(self.domain.limits());
         let need = memory::events(&spec);
-        let service = self.events_service(&spec)?;
+        let service = self.service(&spec)?;
         let _turn = memory::turn();
         memory::check(&spec.name, need)?;
         let publisher = service
@@ -57,9 +56,9 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Service`], [`BusError::Port`].
     pub fn event_subscriber(&self, reader: &str) -> Result<EventSubscriber<S>, BusError> {
         let spec = services::events(self.domain.limits());
-        let service = self.events_service(&spec)?;
+        let service = self.service(&spec)?;
         let listener = self.listener(&spec, false)?;
-        Self::subscribe_events(&service, spec, readers::port_name(reader, false), listener)
+        Self::subscribe_events(&service, spec, reader, false, listener)
     }
 
     /// Opens the events service with whatever settings its creator gave it; for readers
@@ -69,48 +68,27 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Absent`] while no process has created the service.
     pub fn join_events(&self, reader: &str) -> Result<EventSubscriber<S>, BusError> {
         let spec = services::events(self.domain.limits());
-        let name = service_name(&spec)?;
-        let service = self
-            .node
-            .service_builder(&name)
-            .publish_subscribe::<[Event]>()
-            .open()
-            .map_err(|error| crate::results::open_error(&spec, error))?;
+        let service = self.existing_service(&spec)?;
         let listener = self.listener(&spec, true)?;
-        Self::subscribe_events(&service, spec, readers::port_name(reader, true), listener)
+        Self::subscribe_events(&service, spec, reader, true, listener)
     }
 
     fn subscribe_events(
         service: &PortFactory<S, [Event], ()>,
         spec: ServiceSpec,
-        name: Option<PortName>,
+        reader: &str,
+        observer: bool,
         listener: Listener<S>,
     ) -> Result<EventSubscriber<S>, BusError> {
         let mut builder = service.subscriber_builder();
-        if let Some(name) = &name {
+        if let Some(name) = &readers::port_name(reader, observer) {
             builder = builder.name(name);
         }
         let subscriber = builder.create().map_err(|error| port(&spec, "subscriber", error))?;
         // As for frames: be known before the first event is sent.
         let _ = subscriber.update_connections();
         let (waker, bad_events) = (Waker::new(listener), BadHeaders::default());
-        Ok(EventSubscriber { subscriber, waker, spec, sample: None, read: 0, bad_events })
-    }
-
-    fn events_service(&self, spec: &ServiceSpec) -> Result<PortFactory<S, [Event], ()>, BusError> {
-        let name = service_name(spec)?;
-        self.node
-            .service_builder(&name)
-            .publish_subscribe::<[Event]>()
-            .max_publishers(spec.max_publishers)
-            .max_subscribers(spec.max_subscribers)
-            .max_nodes(services::MAX_NODES)
-            .subscriber_max_buffer_size(spec.buffer)
-            .subscriber_max_borrowed_samples(spec.borrowed)
-            .history_size(0)
-            .enable_safe_overflow(spec.overflow)
-            .open_or_create()
-            .map_err(|error| crate::results::service_error(spec, error))
+        Ok(EventSubscriber { subscriber, waker, spec, observer, sample: None, read: 0, bad_events })
     }
 }
 
@@ -140,6 +118,7 @@ pub struct EventSubscriber<S: Service = Ipc> {
     subscriber: Subscriber<S, [Event], ()>,
     waker: Waker<S>,
     spec: ServiceSpec,
+    observer: bool,
     /// The sample that is being read.
     sample: Option<Sample<S, [Event], ()>>,
     /// How many of its events have been.
@@ -152,7 +131,7 @@ impl<S: Service> EventSubscriber<S> {
     /// unknown codes are counted and skipped.
     ///
     /// # Errors
-    /// [`BusError::Transport`].
+    /// [`BusError::Version`] for an observer of another version; [`BusError::Transport`].
     pub fn receive(&mut self) -> Result<Option<Event>, BusError> {
         for _ in 0..SKIPS_MAX {
             if self.sample.is_none() {
@@ -174,8 +153,11 @@ impl<S: Service> EventSubscriber<S> {
             };
             self.read += 1;
             match check_event(&event) {
-                Ok(()) => return Ok(Some(event)),
-                Err(error) => self.bad_events.count(&self.spec.name, &error),
+                Ok(()) => {
+                    self.bad_events.understood();
+                    return Ok(Some(event));
+                }
+                Err(error) => reject(&self.bad_events, &self.spec.name, self.observer, &error)?,
             }
         }
         Ok(None)

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::bus::{port, service_name, transport};
+use crate::bus::{port, transport};
 use crate::header::{BadHeaders, SKIPS_MAX, reject};
 use crate::readers::{self, Readers, WaitedFor};
 use crate::segments::Segments;
@@ -96,7 +96,7 @@ impl<S: Service> Bus<S> {
         stop: Arc<AtomicBool>,
     ) -> Result<FramePublisher<S>, BusError> {
         let spec = self.frames_spec(camera, delivery);
-        let service = self.frame_service(&spec)?;
+        let service = self.service(&spec)?;
         let waited_for = WaitedFor::default();
         // One process at a time: what was found free is still free when it is
         // taken.
@@ -139,7 +139,7 @@ impl<S: Service> Bus<S> {
         reader: &str,
     ) -> Result<FrameSubscriber<S>, BusError> {
         let spec = self.frames_spec(camera, delivery);
-        let service = self.frame_service(&spec)?;
+        let service = self.service(&spec)?;
         let name = readers::port_name(reader, false);
         let listener = self.listener(&spec, false)?;
         Self::subscribe(camera, &service, spec, name, listener, false)
@@ -152,14 +152,7 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Absent`] while no process has created the service.
     pub fn join_frames(&self, camera: &str, reader: &str) -> Result<FrameSubscriber<S>, BusError> {
         let spec = self.frames_spec(camera, Delivery::Latest);
-        let name = service_name(&spec)?;
-        let service = self
-            .node
-            .service_builder(&name)
-            .publish_subscribe::<[u8]>()
-            .user_header::<FrameHeader>()
-            .open()
-            .map_err(|error| crate::results::open_error(&spec, error))?;
+        let service = self.existing_service(&spec)?;
         let name = readers::port_name(reader, true);
         let listener = self.listener(&spec, true)?;
         Self::subscribe(camera, &service, spec, name, listener, true)
@@ -196,26 +189,6 @@ impl<S: Service> Bus<S> {
             bad_headers: BadHeaders::default(),
             last: Mutex::default(),
         })
-    }
-
-    fn frame_service(
-        &self,
-        spec: &ServiceSpec,
-    ) -> Result<PortFactory<S, [u8], FrameHeader>, BusError> {
-        let name = service_name(spec)?;
-        self.node
-            .service_builder(&name)
-            .publish_subscribe::<[u8]>()
-            .user_header::<FrameHeader>()
-            .max_publishers(spec.max_publishers)
-            .max_subscribers(spec.max_subscribers)
-            .max_nodes(crate::services::MAX_NODES)
-            .subscriber_max_buffer_size(spec.buffer)
-            .subscriber_max_borrowed_samples(spec.borrowed)
-            .history_size(0)
-            .enable_safe_overflow(spec.overflow)
-            .open_or_create()
-            .map_err(|error| crate::results::service_error(spec, error))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What processes say of themselves.
 
-use crate::bus::{port, service_name, transport};
+use crate::bus::{port, transport};
 use crate::header::check_health;
 use crate::services::{self, ServiceSpec};
 use crate::{Bus, BusError, Ipc, memory, populate::populate, wake::Waker};
@@ -32,7 +32,7 @@ impl<S: Service> Bus<S> {
         let records = records.max(1);
         let spec = services::health(self.domain.limits());
         let need = memory::health(&spec, records);
-        let service = self.health_service(&spec)?;
+        let service = self.service(&spec)?;
         let _turn = memory::turn();
         memory::check(&spec.name, need)?;
         let publisher = service
@@ -55,7 +55,7 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Service`], [`BusError::Port`].
     pub fn health_subscriber(&self) -> Result<HealthSubscriber<S>, BusError> {
         let spec = services::health(self.domain.limits());
-        let service = self.health_service(&spec)?;
+        let service = self.service(&spec)?;
         let listener = self.listener(&spec, false)?;
         Self::subscribe_health(&service, spec, listener)
     }
@@ -66,13 +66,7 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Absent`] while no process has created the service.
     pub fn join_health(&self) -> Result<HealthSubscriber<S>, BusError> {
         let spec = services::health(self.domain.limits());
-        let name = service_name(&spec)?;
-        let service = self
-            .node
-            .service_builder(&name)
-            .publish_subscribe::<[Health]>()
-            .open()
-            .map_err(|error| crate::results::open_error(&spec, error))?;
+        let service = self.existing_service(&spec)?;
         let listener = self.listener(&spec, true)?;
         Self::subscribe_health(&service, spec, listener)
     }
@@ -87,22 +81,6 @@ impl<S: Service> Bus<S> {
             .create()
             .map_err(|error| port(&spec, "subscriber", error))?;
         Ok(HealthSubscriber { subscriber, waker: Waker::new(listener), spec })
-    }
-
-    fn health_service(&self, spec: &ServiceSpec) -> Result<PortFactory<S, [Health], ()>, BusError> {
-        let name = service_name(spec)?;
-        self.node
-            .service_builder(&name)
-            .publish_subscribe::<[Health]>()
-            .max_publishers(spec.max_publishers)
-            .max_subscribers(spec.max_subscribers)
-            .max_nodes(services::MAX_NODES)
-            .subscriber_max_buffer_size(spec.buffer)
-            .subscriber_max_borrowed_samples(spec.borrowed)
-            .history_size(0)
-            .enable_safe_overflow(spec.overflow)
-            .open_or_create()
-            .map_err(|error| crate::results::service_error(spec, error))
     }
 }
 

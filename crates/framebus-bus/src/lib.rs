@@ -35,6 +35,7 @@ mod health;
 pub mod memory;
 mod packets;
 mod populate;
+mod pubsub;
 mod readers;
 mod results;
 mod sample;

@@ -1,6 +1,6 @@
 //! Compressed frames of one camera, in parts.
 
-use crate::bus::{port, service_name, transport};
+use crate::bus::{port, transport};
 use crate::header::{BadHeaders, SKIPS_MAX, check_packet};
 use crate::services::{self, PACKET_MAX, PACKET_PART, ServiceSpec};
 use crate::{BadHeader, Bus, BusError, Ipc, memory, populate::populate, readers, wake::Waker};
@@ -32,7 +32,7 @@ impl<S: Service> Bus<S> {
     pub fn packet_publisher(&self, camera: &str) -> Result<PacketPublisher<S>, BusError> {
         let spec = services::packets(self.domain.limits(), camera);
         let need = memory::packets(&spec);
-        let service = self.packet_service(&spec)?;
+        let service = self.service(&spec)?;
         let _turn = memory::turn();
         memory::check(&spec.name, need)?;
         let publisher = service
@@ -61,7 +61,7 @@ impl<S: Service> Bus<S> {
         reader: &str,
     ) -> Result<PacketSubscriber<S>, BusError> {
         let spec = services::packets(self.domain.limits(), camera);
-        let service = self.packet_service(&spec)?;
+        let service = self.service(&spec)?;
         let listener = self.listener(&spec, false)?;
         let name = readers::port_name(reader, false);
         Self::subscribe_packets(camera, &service, spec, name, listener)
@@ -78,14 +78,7 @@ impl<S: Service> Bus<S> {
         reader: &str,
     ) -> Result<PacketSubscriber<S>, BusError> {
         let spec = services::packets(self.domain.limits(), camera);
-        let name = service_name(&spec)?;
-        let service = self
-            .node
-            .service_builder(&name)
-            .publish_subscribe::<[u8]>()
-            .user_header::<PacketHeader>()
-            .open()
-            .map_err(|error| crate::results::open_error(&spec, error))?;
+        let service = self.existing_service(&spec)?;
         let listener = self.listener(&spec, true)?;
         let name = readers::port_name(reader, true);
         Self::subscribe_packets(camera, &service, spec, name, listener)
@@ -115,26 +108,6 @@ impl<S: Service> Bus<S> {
             last: None,
             lost: 0,
         })
-    }
-
-    fn packet_service(
-        &self,
-        spec: &ServiceSpec,
-    ) -> Result<PortFactory<S, [u8], PacketHeader>, BusError> {
-        let name = service_name(spec)?;
-        self.node
-            .service_builder(&name)
-            .publish_subscribe::<[u8]>()
-            .user_header::<PacketHeader>()
-            .max_publishers(spec.max_publishers)
-            .max_subscribers(spec.max_subscribers)
-            .max_nodes(services::MAX_NODES)
-            .subscriber_max_buffer_size(spec.buffer)
-            .subscriber_max_borrowed_samples(spec.borrowed)
-            .history_size(0)
-            .enable_safe_overflow(spec.overflow)
-            .open_or_create()
-            .map_err(|error| crate::results::service_error(spec, error))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Results of the instance.
 
-use crate::bus::{port, service_name, transport};
+use crate::bus::{port, transport};
 use crate::header::{BadHeaders, SKIPS_MAX, check_result, reject};
 use crate::readers::{self, Readers, WaitedFor};
 use crate::services::{self, ServiceSpec};
@@ -16,33 +16,11 @@ use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::prelude::AllocationStrategy;
 use iceoryx2::sample::Sample;
 use iceoryx2::service::Service;
-use iceoryx2::service::builder::publish_subscribe::{
-    PublishSubscribeOpenError, PublishSubscribeOpenOrCreateError,
-};
 use iceoryx2::service::port_factory::PortFactory as _;
 use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 use std::fmt::Debug;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-
-pub(crate) fn open_error(spec: &ServiceSpec, error: PublishSubscribeOpenError) -> BusError {
-    match error {
-        PublishSubscribeOpenError::DoesNotExist => BusError::Absent { service: spec.name.clone() },
-        other => {
-            service_error(spec, PublishSubscribeOpenOrCreateError::PublishSubscribeOpenError(other))
-        }
-    }
-}
-
-pub(crate) fn service_error(spec: &ServiceSpec, error: impl Debug) -> BusError {
-    let mut reason = format!("{error:?}");
-    if reason.contains("Incompatible") || reason.contains("DoesNotSupport") {
-        reason.push_str(
-            "; processes of one instance must run the same framebus version and the same [bus] settings: stop them all and start again",
-        );
-    }
-    BusError::Service { service: spec.name.clone(), reason }
-}
 
 /// Publishes results.
 #[derive(Debug)]
@@ -65,7 +43,7 @@ impl<S: Service> Bus<S> {
         let limits = *self.domain.limits();
         let spec = services::results(&limits);
         let need = memory::results(&spec, limits.max_detections);
-        let service = self.result_service(&spec)?;
+        let service = self.service(&spec)?;
         let waited_for = WaitedFor::default();
         let _turn = memory::turn();
         memory::check(&spec.name, need)?;
@@ -93,7 +71,7 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Service`], [`BusError::Port`].
     pub fn result_subscriber(&self, reader: &str) -> Result<ResultSubscriber<S>, BusError> {
         let spec = services::results(self.domain.limits());
-        let service = self.result_service(&spec)?;
+        let service = self.service(&spec)?;
         let name = readers::port_name(reader, false);
         let listener = self.listener(&spec, false)?;
         Self::subscribe_results(&service, spec, name, listener, false)
@@ -106,14 +84,7 @@ impl<S: Service> Bus<S> {
     /// [`BusError::Absent`] while no process has created the service.
     pub fn join_results(&self, reader: &str) -> Result<ResultSubscriber<S>, BusError> {
         let spec = services::results(self.domain.limits());
-        let name = service_name(&spec)?;
-        let service = self
-            .node
-            .service_builder(&name)
-            .publish_subscribe::<[u8]>()
-            .user_header::<ResultHeader>()
-            .open()
-            .map_err(|error| open_error(&spec, error))?;
+        let service = self.existing_service(&spec)?;
         let name = readers::port_name(reader, true);
         let listener = self.listener(&spec, true)?;
         Self::subscribe_results(&service, spec, name, listener, true)
@@ -137,26 +108,6 @@ impl<S: Service> Bus<S> {
         let _ = subscriber.update_connections();
         let (waker, bad_headers) = (Waker::new(listener), BadHeaders::default());
         Ok(ResultSubscriber { subscriber, waker, spec, observer, bad_headers })
-    }
-
-    fn result_service(
-        &self,
-        spec: &ServiceSpec,
-    ) -> Result<PortFactory<S, [u8], ResultHeader>, BusError> {
-        let name = service_name(spec)?;
-        self.node
-            .service_builder(&name)
-            .publish_subscribe::<[u8]>()
-            .user_header::<ResultHeader>()
-            .max_publishers(spec.max_publishers)
-            .max_subscribers(spec.max_subscribers)
-            .max_nodes(services::MAX_NODES)
-            .subscriber_max_buffer_size(spec.buffer)
-            .subscriber_max_borrowed_samples(spec.borrowed)
-            .history_size(0)
-            .enable_safe_overflow(spec.overflow)
-            .open_or_create()
-            .map_err(|error| service_error(spec, error))
     }
 }
 

@@ -1,5 +1,6 @@
 /* Prints every detection of an instance: `./subscriber demo`.
- * cc -I crates/framebus-capi/include subscriber.c -L target/release -lframebus */
+ * cc -I crates/framebus-capi/include crates/framebus-capi/examples/subscriber.c \
+ *    -L target/release -lframebus -Wl,-rpath,$PWD/target/release -o subscriber */
 #include <framebus.h>
 #include <stdio.h>
 

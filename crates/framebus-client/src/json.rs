@@ -14,6 +14,8 @@ pub fn result(result: &ResultSample) -> Value {
         "camera": result.camera(),
         "epoch_ns": header.epoch_ns,
         "sequence": header.sequence,
+        "result_epoch_ns": header.result_epoch_ns,
+        "result_sequence": header.result_sequence,
         "wall_ns": header.wall_ns,
         "pts_ns": (header.pts_ns != u64::MAX).then_some(header.pts_ns),
         "width": header.width,
@@ -64,6 +66,8 @@ pub fn event(event: &Event) -> Value {
         "wall_ns": event.wall_ns,
         "epoch_ns": event.epoch_ns,
         "sequence": event.sequence,
+        "event_epoch_ns": event.event_epoch_ns,
+        "event_sequence": event.event_sequence,
         "width": event.width,
         "height": event.height,
     })

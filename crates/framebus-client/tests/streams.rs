@@ -4,7 +4,7 @@
 use async_io::{Async, Timer, block_on};
 use framebus_bus::{Bus, Delivery, Domain, FramePublisher, Limits, ResultPublisher};
 use framebus_client::{BusError, Client};
-use framebus_types::{Fourcc, FrameHeader, Outcome, ResultHeader, text};
+use framebus_types::{Event, EventKind, Fourcc, FrameHeader, Outcome, ResultHeader, text};
 use futures_lite::future;
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd;
@@ -23,7 +23,7 @@ struct World {
     results: ResultPublisher,
     client: Client,
     sent: AtomicU64,
-    _bus: Bus,
+    bus: Bus,
     // After everybody who is in it.
     _domain: Left,
     _folder: tempfile::TempDir,
@@ -55,7 +55,7 @@ impl World {
             results,
             client,
             sent: AtomicU64::new(0),
-            _bus: bus,
+            bus,
             _domain: Left(domain),
             _folder: folder,
         }
@@ -255,4 +255,47 @@ fn an_asynchronous_pair_waits_for_either() {
         let (frame, result) = block_on(pairs.wait_async(either)).expect("a pair");
         assert_eq!(frame.header().sequence, result.header().sequence);
     });
+}
+
+#[test]
+fn events_are_waited_for_in_every_way() {
+    let world = World::new();
+    let publisher = world.bus.event_publisher().expect("a publisher");
+    let mut events = world.client.events().expect("subscribes");
+    let descriptor = events.as_fd().try_clone_to_owned().expect("a descriptor");
+    let descriptor = Async::new_nonblocking(descriptor).expect("a reactor");
+    let send = |number: u64| {
+        let kind = EventKind::Enter.into();
+        let event = Event { kind, event_sequence: number, ..Event::default() };
+        publisher.publish(&[event]).expect("sent");
+    };
+    let newer = Event { version: 9, kind: EventKind::Enter.into(), ..Event::default() };
+    publisher.publish(&[newer]).expect("sent");
+    let error = events.poll().expect_err("another version").to_string();
+    assert!(error.starts_with("events carries header version 9"), "{error}");
+    send(0);
+    assert!(events.poll().expect("reads").is_some());
+    publisher.publish(&[newer]).expect("sent");
+    assert!(events.poll().expect("no reason to end").is_none());
+    assert_eq!(events.bad_events(), 1);
+    let begin_ns = monotonic_ns();
+    assert!(events.wait_for(50 * MS).expect("waits").is_none(), "it was taken before");
+    assert!(monotonic_ns() - begin_ns >= 50_000_000, "a wake-up that is used up ends no wait");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..20 {
+                send(number);
+                park_timeout(MS);
+            }
+        });
+        for number in 1..20 {
+            let event = if number % 2 == 0 {
+                events.wait().expect("an event")
+            } else {
+                block_on(events.wait_async(async || descriptor.readable().await)).expect("an event")
+            };
+            assert_eq!(event.event_sequence, number);
+        }
+    });
+    assert_eq!(events.lost(), 0);
 }

@@ -1,7 +1,9 @@
 //! What touches the disk: reading the file, and whether the files that it names exist.
 
 use crate::error::{ConfigError, ConfigErrors};
-use crate::model::{BackendName, Config, Jsonl, JsonlPath, Mqtt, SinkKind, Webhook};
+use crate::model::{
+    BackendName, Config, History, Jsonl, JsonlPath, Mqtt, Otlp, SinkKind, Webhook, Zenoh,
+};
 use crate::{InstanceName, Source, parse};
 use std::io;
 use std::ops::Range;
@@ -143,7 +145,9 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
                 report("sink", index, name, key, problem);
             }
         }
-        let SinkKind::Jsonl(Jsonl { path: JsonlPath::File(path), .. }) = &sink.kind else {
+        let (SinkKind::Jsonl(Jsonl { path: JsonlPath::File(path), .. })
+        | SinkKind::History(History { path, .. })) = &sink.kind
+        else {
             continue;
         };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -156,10 +160,13 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
 
 fn certificates(kind: &SinkKind) -> Vec<(&'static str, Option<&Path>)> {
     match kind {
-        SinkKind::Mqtt(Mqtt { ca, cert, key, .. }) => {
+        SinkKind::Mqtt(Mqtt { ca, cert, key, .. })
+        | SinkKind::Zenoh(Zenoh { ca, cert, key, .. }) => {
             vec![("ca", ca.as_deref()), ("cert", cert.as_deref()), ("key", key.as_deref())]
         }
-        SinkKind::Webhook(Webhook { ca, .. }) => vec![("ca", ca.as_deref())],
+        SinkKind::Webhook(Webhook { ca, .. }) | SinkKind::Otlp(Otlp { ca, .. }) => {
+            vec![("ca", ca.as_deref())]
+        }
         _ => Vec::new(),
     }
 }

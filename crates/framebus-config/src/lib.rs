@@ -52,10 +52,10 @@ pub use error::{ConfigError, ConfigErrors};
 pub use files::{check_files, load, load_applied, whereabouts};
 pub use model::{
     Anchor, Area, BackendName, Backends, Bus, Camera, Checks, ClassFilter, Clips, Config, Decoder,
-    Deliver, Delivery, EVENT_KINDS, InputShape, Jsonl, JsonlPath, Line, Log, LogFormat, LogLevel,
-    Mode, Model, Mqtt, MqttProtocol, Pace, PictureChecks, Precision, Prometheus, RtspTransport,
-    Sink, SinkKind, SnapshotStyle, Snapshots, Spool, TensorRt, Tracking, Triton, TritonTransport,
-    Up, Web, Webhook, Zone,
+    Deliver, Delivery, EVENT_KINDS, History, InputShape, Jsonl, JsonlPath, Line, Log, LogFormat,
+    LogLevel, Mode, Model, Mqtt, MqttProtocol, Otlp, Pace, PictureChecks, Precision, Prometheus,
+    RtspTransport, Sink, SinkKind, SnapshotStyle, Snapshots, Spool, TensorRt, Tracking, Triton,
+    TritonTransport, Up, Web, Webhook, Zenoh, Zone,
 };
 pub use name::{CameraName, InstanceName, NameError, SinkName};
 pub use parse::parse;

@@ -358,8 +358,8 @@ mod tensorrt;
 mod triton;
 pub use scene::{Anchor, Line, Tracking, Zone};
 pub use sink::{
-    Clips, Deliver, EVENT_KINDS, Jsonl, JsonlPath, Mqtt, MqttProtocol, Prometheus, Sink, SinkKind,
-    SnapshotStyle, Snapshots, Spool, Web, Webhook,
+    Clips, Deliver, EVENT_KINDS, History, Jsonl, JsonlPath, Mqtt, MqttProtocol, Otlp, Prometheus,
+    Sink, SinkKind, SnapshotStyle, Snapshots, Spool, Web, Webhook, Zenoh,
 };
 pub use tensorrt::TensorRt;
 pub use triton::{Triton, TritonTransport};

@@ -63,6 +63,9 @@ impl Value {
             (Kind::Listen, Default::Word(word)) => {
                 Listen::parse(word).map_or(Self::Absent, Self::Listen)
             }
+            (Kind::Url(schemes), Default::Word(word)) => {
+                Url::parse(word, schemes).map_or(Self::Absent, Self::Url)
+            }
             (Kind::JsonlPath, Default::Word(_)) => Self::Jsonl(JsonlPath::Stdout),
             (_, Default::Word(word)) => Self::Text(word.to_owned()),
         }
@@ -224,7 +227,11 @@ fn text_value(walk: &Walk<'_>, key: &Key, text: &str) -> Result<Value, Problem> 
         Kind::Url(schemes) => Ok(Value::Url(Url::parse(&expand(text, walk.env)?, schemes)?)),
         Kind::Listen => Listen::parse(&expand(text, walk.env)?)
             .map(Value::Listen)
-            .map_err(|suggestion| Problem { suggestion, ..allowed() }),
+            // Never what a variable holds.
+            .map_err(|meant| Problem {
+                suggestion: meant.filter(|_| !text.contains('$')),
+                ..allowed()
+            }),
         Kind::Version if is_version(text) => Ok(Value::Text(text.to_owned())),
         Kind::Backends if text == "auto" => Ok(Value::Backends(Backends::Auto)),
         Kind::Backends => match BackendName::from_name(text) {

@@ -135,6 +135,41 @@ fn every_key_of_sinks_that_deliver() {
         spool: Spool { folder: None, max_mib: 9 },
     };
     assert_eq!(webhook, expected);
+
+    let SinkKind::Otlp(otlp) = sink("otlp", "") else { panic!("no otlp") };
+    assert_eq!((otlp.url.as_str(), otlp.sample), ("http://127.0.0.1:4318", 0.01));
+    assert_eq!((otlp.token, otlp.ca), (None, None));
+    let keys = "url = \"https://a.example/otlp\"\nsample = 1\ntoken = \"${WORD}\"\nca = \"ca.pem\"";
+    let SinkKind::Otlp(otlp) = sink("otlp", keys) else { panic!("no otlp") };
+    let expected = Otlp {
+        url: otlp.url.clone(),
+        sample: 1.0,
+        token: Some(Secret::new(TOKEN)),
+        ca: Some("/etc/ca.pem".into()),
+    };
+    assert_eq!(otlp, expected);
+    assert_eq!(otlp.url.as_str(), "https://a.example/otlp");
+    let zenoh = sink(
+        "zenoh",
+        "url = \"tls://box-b:7447\"\ndeliver = \"results\"\nprefix = \"site/1\"\nca = \"ca.pem\"\n\
+         cert = \"c.pem\"\nkey = \"k.pem\"\nframes = true\nwidth = 320\nquality = 50\n\
+         spool = \"/var/spool\"\nspool_mib = 9",
+    );
+    let SinkKind::Zenoh(zenoh) = zenoh else { panic!("{zenoh:?}") };
+    assert_eq!(zenoh.url.origin(), "tls://box-b:7447");
+    let expected = Zenoh {
+        url: zenoh.url.clone(),
+        deliver: Deliver::Results,
+        prefix: Some("site/1".to_owned()),
+        ca: Some("/etc/ca.pem".into()),
+        cert: Some("/etc/c.pem".into()),
+        key: Some("/etc/k.pem".into()),
+        frames: true,
+        width: 320,
+        quality: 50,
+        spool: Spool { folder: Some("/var/spool".into()), max_mib: 9 },
+    };
+    assert_eq!(zenoh, expected);
 }
 
 #[test]
@@ -159,6 +194,10 @@ fn every_key_of_sinks_that_serve_and_keep() {
     let keys = "folder = \"clips\"\nevents = [\"cross\", \"enter\"]\nbefore_s = 1\nafter_s = 2\n\
                 longest_s = 3\nkeep_mib = 4";
     assert_eq!(sink("clips", keys), SinkKind::Clips(clips));
+    let history =
+        History { path: "/etc/h.db".into(), deliver: Deliver::Both, keep_days: 7, keep_mib: 8 };
+    let keys = "path = \"h.db\"\ndeliver = \"both\"\nkeep_days = 7\nkeep_mib = 8";
+    assert_eq!(sink("history", keys), SinkKind::History(history));
     let snapshots = Snapshots {
         folder: "/srv".into(),
         events: Vec::new(),

@@ -157,6 +157,10 @@ impl Camera {
             self.still_ns.store(time_ns, Relaxed);
         } else {
             self.looked_ns.store(header.capture_ns, Relaxed);
+            if self.every_frame {
+                // Its time may begin anew, as where a clip does: an old one would come again.
+                self.still_ns.store(0, Relaxed);
+            }
         }
         still && recent
     }

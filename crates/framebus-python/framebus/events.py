@@ -1,7 +1,6 @@
 """Events: what objects did, copied out of shared memory."""
 
 import ctypes
-import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,11 @@ import iceoryx2 as iox
 from . import layout
 from .bus import Reader
 from .checks import check_event
-from .errors import BadHeader
+from .errors import BadHeader, VersionError
 from .layout import Direction, EventKind, text
 from .stream import Stream
 
 _EVENT = ctypes.sizeof(layout.Event)
-
-_log = logging.getLogger("framebus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +108,7 @@ class Events(Stream[Event]):
 
     def poll(self) -> Event | None:
         """What is already there, or `None`."""
+        self._reader._check_open()
         return self._waiting.popleft() if self._waiting else super().poll()
 
     def _decode(self, sample: Any, raw: Any, address: int, length: int) -> Event | None:
@@ -119,13 +117,10 @@ class Events(Stream[Event]):
         for number in range(length // _EVENT):
             try:
                 event = decode_event(layout.Event.from_buffer_copy(copy, number * _EVENT))
-            except BadHeader as error:
+                self._understood = True
+            except (BadHeader, VersionError) as error:
                 # One that lies takes nothing from the others of its frame.
-                self._bad_headers += 1
-                if self._bad_headers.bit_count() == 1:
-                    _log.warning(
-                        "events: one skipped (%d so far): %s", self._bad_headers, error
-                    )
+                self._reject(error)
                 continue
             self._counted(
                 event.event_epoch_ns, event.event_sequence, event.capture_ns, from_zero=True

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from .bus import Reader, WaitSet, deadline
-from .errors import BadHeader
+from .errors import BadHeader, VersionError
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class Stream(ABC, Generic[T]):
         self._lost = 0
         self._lag_ns = 0
         self._bad_headers = 0
+        self._understood = False
 
     @abstractmethod
     def _decode(self, sample: Any, raw: bytes, address: int, length: int) -> T | None:
@@ -60,21 +61,29 @@ class Stream(ABC, Generic[T]):
                 return None
             try:
                 item = self._decode(*taken)
-            except BadHeader as error:
-                self._bad_headers += 1
-                # Ever more rarely, so that a flood does not fill the disk.
-                if self._bad_headers.bit_count() == 1:
-                    _log.warning(
-                        "%s: sample skipped (%d so far): %s",
-                        self._reader.service, self._bad_headers, error,
-                    )  # fmt: skip
+            except (BadHeader, VersionError) as error:
+                self._reject(error)
                 continue
             finally:
                 # A sample that was passed over goes back before the next one comes.
                 del taken
             if item is not None:
+                self._understood = True
                 return item
         return None
+
+    def _reject(self, error: BadHeader | VersionError) -> None:
+        """Counts a sample that is not trusted. Another version is the instance's until
+        one was understood; after that it is somebody else's lie, and no reason to end."""
+        if isinstance(error, VersionError) and not self._understood:
+            raise error
+        self._bad_headers += 1
+        # Ever more rarely, so that a flood does not fill the disk.
+        if self._bad_headers.bit_count() == 1:
+            _log.warning(
+                "%s: one skipped (%d so far): %s",
+                self._reader.service, self._bad_headers, error,
+            )  # fmt: skip
 
     def wait(self, timeout: float | None = None) -> T | None:
         """The next one; `None` when none comes within `timeout` seconds. Without a

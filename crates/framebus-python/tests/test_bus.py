@@ -138,6 +138,13 @@ class Bus(unittest.TestCase):
             results.poll()
         self.result(1)
         self.assertIsNotNone(results.poll())
+        # Anybody of the same user can send one: no reason to end.
+        self.result(2, version=2)
+        self.result(3)
+        with self.assertLogs("framebus"):
+            found = results.poll()
+        assert found is not None
+        self.assertEqual((found.sequence, results.bad_headers), (3, 1))
         other = self.enterContext(Instance(frames=OtherFrames))
         client = self.enterContext(Client(other.name, other.root))
         with self.assertRaisesRegex(VersionError, "IncompatibleTypes.*own version"):

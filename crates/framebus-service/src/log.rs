@@ -20,8 +20,14 @@ pub fn init(log: &Log) {
             .and_then(|spec| EnvFilter::try_new(spec).ok())
             .unwrap_or_else(|| {
                 // iceoryx2 reports every failed attempt that it then recovers
-                // from; its errors come back to us as `Err` and are logged once.
-                EnvFilter::new(format!("{},iceoryx2=off", log.level.as_str()))
+                // from; its errors come back to us as `Err` and are logged once. Zenoh
+                // tells of its own doings at info, and its orchestrator warns twice of each
+                // failed attempt to connect.
+                let level = log.level.as_str();
+                let zenoh = if level == "error" { level } else { "warn" };
+                EnvFilter::new(format!(
+                    "{level},iceoryx2=off,zenoh={zenoh},zenoh::net::runtime::orchestrator=error"
+                ))
             });
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)

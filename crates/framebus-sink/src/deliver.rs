@@ -2,14 +2,13 @@
 //! from there to the other side. A crash between the two repeats messages and loses none.
 
 use crate::feed::{Feed, Message};
-use crate::spool::Spool;
+use crate::spool::{Spool, Unsynced};
 use framebus_client::{ResultSample, json};
 use framebus_config::{Config, Deliver, Sink, Spool as Settings};
 use framebus_service::{Failure, Kind, Service, Vitals, clock};
 use framebus_types::{Counter, State};
-use std::fs::File;
 use std::path::PathBuf;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +29,10 @@ pub(crate) trait Courier {
     fn kick(&mut self);
     /// A second has passed.
     fn tick(&mut self);
+    /// Whether what it announces is not what this configuration says: it starts anew then.
+    fn is_outdated(&self, _: &Config) -> bool {
+        false
+    }
     /// The sink ends: deliver what can be within [`DRAIN`].
     fn finish(&mut self);
 }
@@ -49,10 +52,10 @@ pub(crate) struct Inside {
     pub(crate) spool: Spool,
     /// Why nothing can be sent now.
     fault: Option<String>,
-    /// Why messages cannot be kept.
-    disk: Option<String>,
-    /// Given up since the spool was last empty.
-    lost: u64,
+    /// What cannot be done with the spool, and why.
+    disk: Vec<(&'static str, String)>,
+    /// Given up since the spool was last empty, and when the last one was.
+    lost: (u64, u64),
     /// Whether it is known by now if anything can be sent.
     known: bool,
     /// Why messages are refused for good, how many, and when the last one was.
@@ -100,8 +103,8 @@ impl Outbox {
         let inside = Inside {
             spool,
             fault: None,
-            disk: None,
-            lost: 0,
+            disk: Vec::new(),
+            lost: (0, 0),
             known: false,
             refused: None,
             stopping: false,
@@ -160,24 +163,26 @@ impl Outbox {
         let mut inside = self.lock();
         let lost = inside.spool.take_lost();
         self.vitals.add(Counter::Lost, lost);
-        inside.lost += lost;
-        let waiting = inside.spool.waiting();
-        if waiting == 0 {
-            inside.lost = 0;
+        let (waiting, now_ns) = (inside.spool.waiting(), clock::monotonic_ns());
+        if lost > 0 {
+            inside.lost = (inside.lost.0 + lost, now_ns);
+        } else if waiting == 0 || now_ns >= inside.lost.1 + REFUSED_NS {
+            inside.lost = (0, 0);
         }
-        if !inside.known && lost == 0 && inside.disk.is_none() {
+        if !inside.known && lost == 0 && inside.disk.is_empty() {
             return;
         }
-        let now_ns = clock::monotonic_ns();
         inside.refused = inside.refused.take().filter(|(.., at_ns)| now_ns < at_ns + REFUSED_NS);
         let mut reasons: Vec<String> = Vec::new();
         reasons.extend(inside.fault.clone());
-        reasons.extend(inside.disk.clone());
+        reasons.extend(
+            inside.disk.iter().map(|(what, why)| format!("cannot {what} the spool: {why}")),
+        );
         if let Some((why, count, _)) = &inside.refused {
             reasons.push(format!("{why} ({count} lost)"));
         }
-        if inside.lost > 0 {
-            reasons.push(format!("spool full: the oldest {} messages are lost", inside.lost));
+        if inside.lost.0 > 0 {
+            reasons.push(format!("spool full: the oldest {} messages are lost", inside.lost.0));
         }
         let is_fine = reasons.is_empty();
         if !is_fine && waiting > 0 {
@@ -191,21 +196,20 @@ impl Outbox {
 
 impl Inside {
     /// What `work` with the spool gives; `None` when the disk fails, which the state says
-    /// until something works again.
+    /// until the same thing works again.
     pub(crate) fn disk_result<T>(
         &mut self,
-        what: &str,
+        what: &'static str,
         vitals: &Vitals,
         work: impl FnOnce(&mut Spool) -> std::io::Result<T>,
     ) -> Option<T> {
-        match work(&mut self.spool) {
-            Ok(done) => {
-                self.disk = None;
-                Some(done)
-            }
+        let done = work(&mut self.spool);
+        self.disk.retain(|fault| fault.0 != what);
+        match done {
+            Ok(done) => Some(done),
             Err(error) => {
                 vitals.add(Counter::Errors, 1);
-                self.disk = Some(format!("cannot {what} the spool: {error}"));
+                self.disk.push((what, error.to_string()));
                 None
             }
         }
@@ -275,7 +279,17 @@ pub(crate) fn run(
                 let files = inside.spool.sync();
                 drop(inside);
                 // A disk that is still busy with the last second gets this one with the next.
-                let _ = files.map(|files| sync.try_send(files));
+                if let Ok(files) = files
+                    && let Err(TrySendError::Full(files)) = sync.try_send(files)
+                {
+                    outbox.lock().spool.sync_later(files);
+                }
+            }
+            if let Some(config) = feed.changed()
+                && courier.is_outdated(&config)
+            {
+                let why = format!("what sink {} tells of cameras changed", sink.name);
+                break Err(Failure::message(Kind::Changed, why));
             }
         }
     };
@@ -298,12 +312,12 @@ pub(crate) fn run(
 }
 
 /// The thread that waits for the disk; it ends when its sender is dropped.
-fn syncer(vitals: &Arc<Vitals>) -> Result<(SyncSender<Vec<File>>, JoinHandle<()>), Failure> {
-    let (sender, receiver) = sync_channel::<Vec<File>>(1);
+fn syncer(vitals: &Arc<Vitals>) -> Result<(SyncSender<Unsynced>, JoinHandle<()>), Failure> {
+    let (sender, receiver) = sync_channel::<Unsynced>(1);
     let vitals = vitals.clone();
     let started = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
         for files in receiver {
-            for file in files {
+            for (_, file) in files {
                 if let Err(error) = file.sync_data() {
                     vitals.add(Counter::Errors, 1);
                     tracing::warn!(%error, "the spool is not safe from a loss of power");

@@ -7,10 +7,13 @@ mod clips;
 mod deliver;
 mod feed;
 mod files;
+mod history;
 mod http;
 mod jpeg;
 mod jsonl;
 mod mqtt;
+mod otlp;
+mod post;
 mod prometheus;
 mod rotated;
 mod snapshots;
@@ -18,6 +21,7 @@ mod spool;
 mod tls;
 mod web;
 mod webhook;
+mod zenoh;
 
 use framebus_config::{Sink, SinkKind};
 use framebus_service::{Failure, Kind, Reporter, Service, Vitals};
@@ -48,9 +52,12 @@ pub fn serve(service: &Service, name: &str) -> Result<(), Failure> {
         SinkKind::Jsonl(jsonl) => jsonl::serve(service, sink, jsonl, &vitals),
         SinkKind::Mqtt(mqtt) => mqtt::serve(service, sink, mqtt, &vitals),
         SinkKind::Webhook(webhook) => webhook::serve(service, sink, webhook, &vitals),
+        SinkKind::Zenoh(settings) => zenoh::serve(service, sink, settings, &vitals),
         SinkKind::Prometheus(settings) => prometheus::serve(service, sink, settings, &vitals),
         SinkKind::Clips(clips) => clips::serve(service, sink, clips, &vitals),
         SinkKind::Snapshots(snapshots) => snapshots::serve(service, sink, snapshots, &vitals),
+        SinkKind::Otlp(otlp) => otlp::serve(service, sink, otlp, &vitals),
+        SinkKind::History(history) => history::serve(service, sink, history, &vitals),
         SinkKind::Web(web) => web::serve(service, sink, web, &vitals),
     }
 }

@@ -33,6 +33,10 @@ const CURSOR_BYTES: usize = 20;
 /// Most files that wait for [`Spool::sync`]: a bound, for a disk that does not keep up.
 const ENDED_MAX: usize = 16;
 
+/// Files that wait for the disk, with the first number of their segment; `u64::MAX` for
+/// others.
+pub(crate) type Unsynced = Vec<(u64, File)>;
+
 /// The queue. Records are numbered from 0 on, without gaps.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -42,8 +46,8 @@ pub(crate) struct Spool {
     /// Oldest first; the last one is written to.
     segments: VecDeque<Segment>,
     writer: Option<File>,
-    /// Segments that were ended since the last [`sync`](Self::sync).
-    ended: Vec<File>,
+    /// Segments that were ended since the last [`sync`](Self::sync), by their first number.
+    ended: Unsynced,
     /// The segment that is read, by its first number, and the byte that comes next.
     reader: Option<(u64, File, u64)>,
     max_bytes: u64,
@@ -106,6 +110,8 @@ impl Spool {
             buffer: Vec::new(),
         };
         spool.recover()?;
+        // Its bytes are there when the disk is full: it is what makes room.
+        let _ = spool.write_cursor();
         Ok(spool)
     }
 
@@ -163,19 +169,27 @@ impl Spool {
             return Err(io::Error::other("there is no segment"));
         };
         if let Err(error) = writer.write_all(&self.buffer) {
+            let written = last.bytes;
             // Half a record must not stay in front of a whole one. Where even that fails,
             // the next record goes into a new segment.
-            if writer.set_len(last.bytes).is_err() {
+            if writer.set_len(written).is_err() {
                 self.writer = None;
             }
-            return Err(error);
+            // Disk that is full of what has arrived is ours to free.
+            if self.acknowledged < self.end || written == 0 {
+                return Err(error);
+            }
+            self.start_segment(self.end)?;
+            self.remove_acknowledged()?;
+            return self.push(payload);
         }
         let bytes = self.buffer.len() as u64;
         last.bytes += bytes;
         self.bytes += bytes;
         self.end += 1;
         while self.bytes > self.max_bytes && self.segments.len() > 1 {
-            self.drop_oldest()?;
+            // The message is kept, whatever becomes of the oldest ones' file.
+            let _ = self.drop_oldest();
         }
         Ok(())
     }
@@ -190,7 +204,7 @@ impl Spool {
         let path = segment.path(&self.folder);
         let file = private().append(true).create(true).open(path)?;
         file.set_len(0)?;
-        let ended = self.writer.replace(file);
+        let ended = self.segments.back().map(|last| last.first).zip(self.writer.replace(file));
         self.ended.extend(ended.filter(|_| self.ended.len() < ENDED_MAX));
         self.segments.push_back(segment);
         self.end = first;
@@ -206,7 +220,15 @@ impl Spool {
         if self.next < base {
             self.skip_to(base);
         }
-        self.write_cursor()?;
+        let written = self.write_cursor();
+        self.remove(&segment)?;
+        written
+    }
+
+    /// Removes a segment, with what would keep its disk.
+    fn remove(&mut self, segment: &Segment) -> io::Result<()> {
+        self.ended.retain(|(first, _)| *first != segment.first);
+        self.reader.take_if(|(first, ..)| *first == segment.first);
         fs::remove_file(segment.path(&self.folder))
     }
 
@@ -281,8 +303,10 @@ impl Spool {
         }
         self.acknowledged = number;
         self.gaps.retain(|gap| gap.1 > number);
-        self.write_cursor()?;
-        self.remove_acknowledged()
+        let written = self.write_cursor();
+        // Also then: it may be what a full disk waits for.
+        self.remove_acknowledged()?;
+        written
     }
 
     /// Reads again what was read and has not been acknowledged.
@@ -307,7 +331,7 @@ impl Spool {
         while self.segments.get(1).is_some_and(|second| second.first <= self.acknowledged) {
             let Some(segment) = self.segments.pop_front() else { break };
             self.bytes -= segment.bytes;
-            fs::remove_file(segment.path(&self.folder))?;
+            self.remove(&segment)?;
         }
         Ok(())
     }
@@ -327,6 +351,11 @@ impl Spool {
         self.end - self.first_waiting()
     }
 
+    /// Whether [`read`](Self::read) may have a message.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.next < self.end
+    }
+
     /// Number of the first message that has not been acknowledged.
     pub(crate) fn first_waiting(&self) -> u64 {
         self.acknowledged.max(self.base())
@@ -342,11 +371,22 @@ impl Spool {
     ///
     /// # Errors
     /// As the file system says.
-    pub(crate) fn sync(&mut self) -> io::Result<Vec<File>> {
+    pub(crate) fn sync(&mut self) -> io::Result<Unsynced> {
         let mut files = std::mem::take(&mut self.ended);
-        files.extend(self.writer.as_ref().map(File::try_clone).transpose()?);
-        files.push(File::open(&self.folder)?);
+        let writer = self.writer.as_ref().map(File::try_clone).transpose()?;
+        files.extend(writer.map(|file| (u64::MAX, file)));
+        files.push((u64::MAX, File::open(&self.folder)?));
         Ok(files)
+    }
+
+    /// Takes back what [`sync`](Self::sync) gave and was not done: segments that were ended
+    /// meanwhile would be forgotten.
+    pub(crate) fn sync_later(&mut self, mut files: Unsynced) {
+        // The segment in use and the folder come again by themselves.
+        files.retain(|(first, _)| self.segments.iter().any(|segment| segment.first == *first));
+        files.append(&mut self.ended);
+        files.truncate(ENDED_MAX);
+        self.ended = files;
     }
 
     /// Removes the folder when nothing waits in it, and the one above when that is empty.

@@ -2,8 +2,8 @@
 
 use crate::deliver::{self, Courier, DRAIN, Outbox};
 use crate::feed::Message;
+use crate::post;
 use crate::spool::Spool;
-use crate::tls;
 use framebus_config::{Sink, Webhook};
 use framebus_service::{Backoff, Failure, Kind, Service, Vitals, clock};
 use framebus_types::Counter;
@@ -13,7 +13,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Messages of one request, and their bytes, at most; one longer message goes alone.
 const BATCH: usize = 50;
@@ -186,8 +185,13 @@ impl Poster {
         }
     }
 
+    fn connect(&self) -> Result<Agent, String> {
+        let Webhook { url, ca, timeout_ms, .. } = &self.webhook;
+        post::agent(url, ca.as_deref(), Duration::from_millis(*timeout_ms))
+    }
+
     fn post(&mut self) -> Outcome {
-        let agent = match self.agent.take().map_or_else(|| agent(&self.webhook), Ok) {
+        let agent = match self.agent.take().map_or_else(|| self.connect(), Ok) {
             Ok(agent) => agent,
             Err(why) => return Outcome::Later(why, None),
         };
@@ -203,19 +207,15 @@ impl Poster {
         let answer = request.send(&self.batch.body[..]);
         self.agent = Some(agent);
         match answer {
-            Ok(answer) => {
-                let after = answer.headers().get("retry-after");
-                let after_s = after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-                judge(answer.status().as_u16(), after_s)
-            }
-            Err(error) => Outcome::Later(why(&error), None),
+            Ok(answer) => judge(answer.status().as_u16(), post::retry_after(&answer)),
+            Err(error) => Outcome::Later(post::why(&error), None),
         }
     }
 
     fn done(&mut self) {
         let last = self.batch.last;
         let mut inside = self.outbox.lock();
-        inside.disk_result("write", &self.vitals, |spool| spool.acknowledge(last + 1));
+        inside.disk_result("shorten", &self.vitals, |spool| spool.acknowledge(last + 1));
     }
 
     /// The same messages come again.
@@ -249,45 +249,6 @@ fn judge(status: u16, after_s: Option<u64>) -> Outcome {
         404 | 405 | 410 => Outcome::Later(format!("has no such address ({status})"), None),
         408 | 425 | 429 | 500..=599 => Outcome::Later(format!("answers {status}"), after_s),
         _ => Outcome::Refused(format!("answer {status}")),
-    }
-}
-
-/// A client that follows no redirects, which could carry messages to somebody else.
-fn agent(webhook: &Webhook) -> Result<Agent, String> {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_global(Some(Duration::from_millis(webhook.timeout_ms)))
-        .user_agent(concat!("framebus/", env!("CARGO_PKG_VERSION")))
-        .no_delay(true)
-        .proxy(None);
-    let config = if webhook.url.scheme() == "https" {
-        let authorities = tls::authorities(webhook.ca.as_deref())?;
-        let authorities: Vec<Certificate<'static>> =
-            authorities.iter().map(|found| Certificate::from_der(found).to_owned()).collect();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        config.https_only(true).tls_config(
-            TlsConfig::builder()
-                .root_certs(RootCerts::new_with_certs(&authorities))
-                .unversioned_rustls_crypto_provider(provider)
-                .build(),
-        )
-    } else {
-        config
-    };
-    Ok(config.build().new_agent())
-}
-
-/// Why a request failed. Nothing of the path, which may hold a key.
-fn why(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Rustls(error) => tls::explain(error),
-        ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
-        ureq::Error::HostNotFound => "host not found".to_owned(),
-        ureq::Error::ConnectionFailed => "connection failed".to_owned(),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => "url cannot be used".to_owned(),
-        other => tls::reason(other),
     }
 }
 

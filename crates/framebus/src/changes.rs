@@ -38,7 +38,7 @@ impl Changes {
 
     /// One line for each thing that is done.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let Diff { model, up, .. } = self.diff;
+        let Diff { model, scene, up, .. } = self.diff;
         if self.everything {
             return vec![
                 "all processes start anew: [bus], [log] or the sizes of the bus changed".to_owned(),
@@ -55,7 +55,7 @@ impl Changes {
         name("sink", &diff.sinks_added, "started");
         name("sink", &diff.sinks_changed, "started anew");
         name("sink", &diff.sinks_removed, "stopped");
-        if model {
+        if model || scene {
             lines.push("inference: started anew".to_owned());
         }
         if up {

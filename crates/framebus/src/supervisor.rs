@@ -138,7 +138,7 @@ impl Supervisor {
 
     /// Takes over a changed configuration, which the children find in the applied copy:
     /// what is concerned is started, stopped or started again, the rest goes on.
-    /// Inference takes cameras and sinks over in place. What had failed for good is
+    /// Inference takes cameras and sinks over in place, sinks what they show of others. What had failed for good is
     /// tried again. `added` is what [`added`](Self::added) said of `config`.
     pub(crate) fn reload(&mut self, config: &Config, diff: &Diff, added: Vec<Unit>) {
         let is_in = |names: &[String], duty: &Duty| names.iter().any(|name| name == duty.name());
@@ -171,6 +171,11 @@ impl Supervisor {
             if let Some(duty) = wanted.filter(|_| renewed) {
                 unit.duty = duty.clone();
                 unit.renew(&self.up);
+            } else if unit.duty.role() == Role::Sink
+                && let Phase::Running(child) = &unit.phase
+            {
+                // It may show cameras and zones of others' sections.
+                child.hang_up();
             }
         }
         self.units.extend(added);

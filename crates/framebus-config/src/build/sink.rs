@@ -2,8 +2,8 @@
 
 use super::name;
 use crate::model::{
-    Clips, Deliver, EVENT_KINDS, Jsonl, Mqtt, MqttProtocol, Prometheus, Sink, SinkKind,
-    SnapshotStyle, Snapshots, Spool, Web, Webhook,
+    Clips, Deliver, EVENT_KINDS, History, Jsonl, Mqtt, MqttProtocol, Otlp, Prometheus, Sink,
+    SinkKind, SnapshotStyle, Snapshots, Spool, Web, Webhook, Zenoh,
 };
 use crate::parse::Entry;
 use crate::value::Value;
@@ -38,6 +38,18 @@ fn kind(entry: &Entry) -> SinkKind {
             ca: get_option!(entry, "ca", Path),
             spool: spool(entry),
         }),
+        "zenoh" => SinkKind::Zenoh(Zenoh {
+            url: get!(entry, "url", Url),
+            deliver: word!(entry, "deliver", Deliver),
+            prefix: get_option!(entry, "prefix", Text),
+            ca: get_option!(entry, "ca", Path),
+            cert: get_option!(entry, "cert", Path),
+            key: get_option!(entry, "key", Path),
+            frames: get!(entry, "frames", Bool),
+            width: int!(entry, "width"),
+            quality: int!(entry, "quality"),
+            spool: spool(entry),
+        }),
         "prometheus" => SinkKind::Prometheus(Prometheus {
             listen: get!(entry, "listen", Listen),
             token: get!(entry, "token", Secret),
@@ -62,6 +74,18 @@ fn kind(entry: &Entry) -> SinkKind {
             events: events(entry),
             style: word!(entry, "style", SnapshotStyle),
             quality: int!(entry, "quality"),
+            keep_mib: int!(entry, "keep_mib"),
+        }),
+        "otlp" => SinkKind::Otlp(Otlp {
+            url: get!(entry, "url", Url),
+            sample: get!(entry, "sample", Float),
+            token: get_option!(entry, "token", Secret),
+            ca: get_option!(entry, "ca", Path),
+        }),
+        "history" => SinkKind::History(History {
+            path: get!(entry, "path", Path),
+            deliver: word!(entry, "deliver", Deliver),
+            keep_days: int!(entry, "keep_days"),
             keep_mib: int!(entry, "keep_mib"),
         }),
         other => unreachable!("the table of keys has a sink kind {other} without a model"),

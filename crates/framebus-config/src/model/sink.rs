@@ -24,6 +24,8 @@ pub enum SinkKind {
     Mqtt(Mqtt),
     /// Messages posted to a URL.
     Webhook(Webhook),
+    /// Messages and pictures over Zenoh.
+    Zenoh(Zenoh),
     /// Figures for Prometheus.
     Prometheus(Prometheus),
     /// A page to look at.
@@ -32,6 +34,10 @@ pub enum SinkKind {
     Clips(Clips),
     /// Pictures of events.
     Snapshots(Snapshots),
+    /// Traces to an OpenTelemetry collector.
+    Otlp(Otlp),
+    /// Events and results in a SQLite file.
+    History(History),
 }
 
 impl Sink {
@@ -56,10 +62,13 @@ impl SinkKind {
             Self::Jsonl(_) => "jsonl",
             Self::Mqtt(_) => "mqtt",
             Self::Webhook(_) => "webhook",
+            Self::Zenoh(_) => "zenoh",
             Self::Prometheus(_) => "prometheus",
             Self::Web(_) => "web",
             Self::Clips(_) => "clips",
             Self::Snapshots(_) => "snapshots",
+            Self::Otlp(_) => "otlp",
+            Self::History(_) => "history",
         }
     }
 }
@@ -104,7 +113,7 @@ pub struct Mqtt {
     pub deliver: Deliver,
     /// First part of every topic.
     pub topic: String,
-    /// Name at the broker; `None` = `framebus-INSTANCE-NAME`.
+    /// Name at the broker; `None` = `framebus-HOST-INSTANCE-NAME`.
     pub client_id: Option<String>,
     /// User at the broker.
     pub user: Option<String>,
@@ -141,6 +150,31 @@ pub struct Webhook {
     pub timeout_ms: u64,
     /// Certificates that the server's is checked against; `None` = the system's.
     pub ca: Option<PathBuf>,
+    /// Where messages wait.
+    pub spool: Spool,
+}
+
+/// `kind = "zenoh"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zenoh {
+    /// The node to connect to.
+    pub url: Url,
+    /// What is delivered.
+    pub deliver: Deliver,
+    /// First part of every key; `None` = `framebus/HOST/INSTANCE`.
+    pub prefix: Option<String>,
+    /// Certificates that the node's is checked against; there with `tls://`.
+    pub ca: Option<PathBuf>,
+    /// Certificate of this side; there together with `key`.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// Whether pictures are given to who asks.
+    pub frames: bool,
+    /// Most width of a picture, in pixels.
+    pub width: u32,
+    /// Most JPEG quality, 10 to 95.
+    pub quality: u8,
     /// Where messages wait.
     pub spool: Spool,
 }
@@ -198,6 +232,32 @@ pub struct Snapshots {
     /// JPEG quality, 10 to 95.
     pub quality: u8,
     /// Most disk, in MiB.
+    pub keep_mib: u64,
+}
+
+/// `kind = "otlp"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// The collector, without `/v1/traces`.
+    pub url: Url,
+    /// Part of the frames that have a trace, 0 to 1.
+    pub sample: f64,
+    /// What the collector must be told.
+    pub token: Option<Secret>,
+    /// Certificates that the collector's is checked against; `None` = the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// `kind = "history"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The file.
+    pub path: PathBuf,
+    /// What is kept.
+    pub deliver: Deliver,
+    /// For how many days.
+    pub keep_days: u64,
+    /// Most size of the file, in MiB.
     pub keep_mib: u64,
 }
 

@@ -18,9 +18,20 @@ pub(super) static SINK: [Key; 4] = [
         .also(&["camera", "source", "sources"]),
 ];
 
-const KINDS: &[&str] = &["jsonl", "mqtt", "webhook", "prometheus", "web", "clips", "snapshots"];
+const KINDS: &[&str] = &[
+    "jsonl",
+    "mqtt",
+    "webhook",
+    "zenoh",
+    "prometheus",
+    "web",
+    "clips",
+    "snapshots",
+    "otlp",
+    "history",
+];
 
-pub(super) static VARIANTS: [Variant; 7] = [
+pub(super) static VARIANTS: [Variant; 10] = [
     Variant { word: "jsonl", doc: "writes one JSON object a line for each result", keys: &JSONL },
     Variant {
         word: "mqtt",
@@ -31,6 +42,12 @@ pub(super) static VARIANTS: [Variant; 7] = [
         word: "webhook",
         doc: "posts events and results to a URL, and waits on disk while it is away",
         keys: &WEBHOOK,
+    },
+    Variant {
+        word: "zenoh",
+        doc: "publishes events and results over Zenoh, answers with pictures, and waits on disk \
+              while nobody listens",
+        keys: &ZENOH,
     },
     Variant {
         word: "prometheus",
@@ -51,6 +68,16 @@ pub(super) static VARIANTS: [Variant; 7] = [
         word: "snapshots",
         doc: "keeps a picture of each event as a JPEG file",
         keys: &SNAPSHOTS,
+    },
+    Variant {
+        word: "otlp",
+        doc: "sends a trace of some frames to an OpenTelemetry collector",
+        keys: &OTLP,
+    },
+    Variant {
+        word: "history",
+        doc: "keeps events and results in a SQLite file that other programs read",
+        keys: &HISTORY,
     },
 ];
 
@@ -132,13 +159,13 @@ static MQTT: [Key; 16] = [
         .doc(
             "First part of every topic: TOPIC/CAMERA/event, TOPIC/CAMERA/result and, kept by the \
              broker, TOPIC/CAMERA/state and TOPIC/status.",
-            "",
+            "Another one for each sink and each machine at the same broker.",
         )
         .also(&["prefix", "topic_prefix", "base_topic"]),
     key(
         "client_id",
         Kind::Text,
-        Default::Absent("client_id = \"framebus-shop\"", "framebus-INSTANCE-NAME"),
+        Default::Absent("client_id = \"framebus-shop\"", "framebus-HOST-INSTANCE-NAME"),
     )
     .doc("Name of this client at the broker, where it must be unique.", "")
     .also(&["id_client", "clientid"]),
@@ -202,6 +229,51 @@ static WEBHOOK: [Key; 7] = [
     SPOOL_MIB,
 ];
 
+static ZENOH: [Key; 11] = [
+    key("url", Kind::Url(&["tcp", "tls"]), Default::Required("url = \"tcp://127.0.0.1:7447\""))
+        .doc(
+            "The Zenoh node to connect to: a router, or a program that listens; tls:// encrypts \
+             and checks its certificate.",
+            "The sink itself never listens.",
+        )
+        .also(&["connect", "endpoint", "endpoints", "router", "locator", "listen"]),
+    DELIVER,
+    key(
+        "prefix",
+        Kind::Text,
+        Default::Absent("prefix = \"framebus/shop\"", "framebus/HOST/INSTANCE"),
+    )
+    .doc(
+        "First part of every key: PREFIX/CAMERA/event, PREFIX/CAMERA/result and \
+         PREFIX/CAMERA/frame.",
+        "Boxes whose cameras have the same names must differ in it.",
+    )
+    .also(&["topic", "key_prefix", "keyexpr", "namespace"]),
+    key("ca", Kind::Path, Default::Absent("ca = \"ca.pem\"", "none; tls:// needs them"))
+        .doc("Certificates in PEM that the other side's is checked against.", "")
+        .also(&["ca_cert", "ca_file", "cafile", "tls_ca", "root_ca_certificate"]),
+    key("cert", Kind::Path, Default::Absent("cert = \"client.pem\"", "none"))
+        .doc("Certificate of this side in PEM, for nodes that ask for one.", "")
+        .also(&["client_cert", "certificate", "cert_file", "connect_certificate"]),
+    key("key", Kind::Path, Default::Absent("key = \"client.key\"", "none"))
+        .doc("The certificate's private key in PEM.", "")
+        .also(&["client_key", "private_key", "key_file", "connect_private_key"]),
+    key("frames", Kind::Bool, Default::Bool(false))
+        .doc(
+            "Whether PREFIX/CAMERA/frame answers with the newest frame as a JPEG.",
+            "Whoever reaches the node could look; nothing is encoded while nobody asks.",
+        )
+        .also(&["jpeg", "pictures", "images"]),
+    key("width", Kind::Int { min: 160, max: 3840, unit: "pixels" }, Default::Int(1280))
+        .doc("Most width of a picture.", "")
+        .also(&["max_width", "size"]),
+    key("quality", Kind::Int { min: 10, max: 95, unit: "" }, Default::Int(80))
+        .doc("Most JPEG quality of a picture.", "")
+        .also(&["jpeg_quality"]),
+    SPOOL,
+    SPOOL_MIB,
+];
+
 static PROMETHEUS: [Key; 2] = [
     key("listen", Kind::Listen, Default::Word("127.0.0.1:9464"))
         .doc("Address and port; every process reports, and this one answers for all.", "")
@@ -257,4 +329,34 @@ static SNAPSHOTS: [Key; 5] = [
         .doc("JPEG quality.", "")
         .also(&["jpeg_quality"]),
     FOLDER_KEEP,
+];
+
+static OTLP: [Key; 4] = [
+    key("url", Kind::Url(&["http", "https"]), Default::Word("http://127.0.0.1:4318"))
+        .doc("The collector, by OTLP over HTTP; /v1/traces is appended.", "")
+        .also(&["endpoint", "collector", "host", "address", "target"]),
+    key("sample", Kind::Float { min: 0.0, max: 1.0, unit: "" }, Default::Float(0.01))
+        .doc(
+            "Part of the frames that have a trace. Frames that failed have one anyway, ten a \
+             second at most.",
+            "A trace is some 3 kB, and one frame in a hundred shows where the time goes.",
+        )
+        .also(&["ratio", "sampling", "sample_rate", "fraction", "probability"]),
+    key("token", Kind::Secret, Default::Absent("token = \"${OTLP_TOKEN}\"", "no login"))
+        .doc("Word that the collector wants to know (Authorization: Bearer).", "")
+        .also(&["password", "secret", "api_key", "bearer", "authorization"]),
+    CA,
+];
+
+static HISTORY: [Key; 4] = [
+    key("path", Kind::Path, Default::Required("path = \"history.db\""))
+        .doc("The file, on a disk of this machine; two more of SQLite's lie beside it.", "")
+        .also(&["file", "database", "db", "filename"]),
+    DELIVER,
+    key("keep_days", Kind::Int { min: 1, max: 3650, unit: "days" }, Default::Int(30))
+        .doc("What is older goes.", "")
+        .also(&["days", "retention_days", "max_days", "keep"]),
+    key("keep_mib", Kind::Int { min: 1, max: 1_048_576, unit: "MiB" }, Default::Int(1024))
+        .doc("Most size of the file; beyond it the oldest go.", "About two million events.")
+        .also(&["max_mib", "quota_mib", "limit_mib", "size_mib"]),
 ];

@@ -1,66 +1,40 @@
 //! What state each camera is in, as a message that the broker keeps.
 
+use framebus_client::health::{Collector, camera_state};
 use framebus_config::{CameraName, Config, Sink};
 use framebus_service::without_figures;
-use framebus_types::{Health, Role, State, text};
+use framebus_types::{Health, Role, State};
 use serde_json::json;
 
-/// Nobody has spoken for it since this long, ns: two reports are missing.
-const SILENT_NS: u64 = 2_500_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// A camera and what was heard of it.
+/// A camera, with state and reason that were published last.
 #[derive(Debug)]
 struct Camera {
     name: CameraName,
-    capture: Option<Said>,
-    inference: Option<Said>,
-    /// State and reason that were published last.
     published: Option<(State, String)>,
-}
-
-#[derive(Debug, Clone)]
-struct Said {
-    state: State,
-    reason: String,
-    updated_ns: u64,
 }
 
 /// The cameras of a sink.
 #[derive(Debug)]
 pub(super) struct Cameras {
     cameras: Vec<Camera>,
+    collector: Collector,
     started_ns: u64,
 }
 
 impl Cameras {
     pub(super) fn new(config: &Config, sink: &Sink, now_ns: u64) -> Self {
         let cameras = names(config, sink)
-            .map(|name| Camera {
-                name: name.clone(),
-                capture: None,
-                inference: None,
-                published: None,
-            })
+            .map(|name| Camera { name: name.clone(), published: None })
             .collect();
-        Self { cameras, started_ns: now_ns }
+        Self { cameras, collector: Collector::default(), started_ns: now_ns }
     }
 
     /// Takes what processes say of themselves.
     pub(super) fn hear(&mut self, records: &[Health]) {
         for record in records {
-            let name = text::unpack(&record.name);
-            let found = self.cameras.iter_mut().find(|camera| camera.name.as_str() == name);
-            let (Some(camera), Ok(state)) = (found, State::try_from(record.state)) else {
-                continue;
-            };
-            let reason = text::unpack(&record.reason).to_owned();
-            let said = Said { state, reason, updated_ns: record.updated_ns };
-            match Role::try_from(record.role) {
-                Ok(Role::Capture) => camera.capture = Some(said),
-                Ok(Role::InferCamera) => camera.inference = Some(said),
-                _ => {}
-            }
+            self.collector.add(record);
         }
     }
 
@@ -76,8 +50,9 @@ impl Cameras {
         if now_ns < self.started_ns + SECOND_NS {
             return;
         }
+        self.collector.forget_stopped(now_ns);
         for camera in &mut self.cameras {
-            let state = state(camera, now_ns);
+            let state = state(&self.collector, camera.name.as_str(), now_ns);
             let is_known = camera.published.as_ref().is_some_and(|known| {
                 known.0 == state.0 && without_figures(&known.1) == without_figures(&state.1)
             });
@@ -90,6 +65,14 @@ impl Cameras {
             }
         }
     }
+
+    /// Whether somebody looks at what a camera sees; `true` as well while that is unknown.
+    pub(super) fn is_seen(&self, name: &str) -> bool {
+        let camera = self.cameras.iter().find(|camera| camera.name.as_str() == name);
+        camera
+            .and_then(|camera| camera.published.as_ref())
+            .is_none_or(|(state, _)| matches!(state, State::Live | State::Degraded))
+    }
 }
 
 /// The enabled cameras that a sink serves.
@@ -101,51 +84,23 @@ pub(super) fn names<'a>(
     config.enabled_cameras().map(|camera| &camera.name).filter(move |name| is_wanted(name))
 }
 
-/// Capture says what the source does, inference whether frames can be used; the worse of
-/// both is the camera's state.
-fn state(camera: &Camera, now_ns: u64) -> (State, String) {
-    let spoken = |said: &Option<Said>| {
-        let said = said.clone()?;
-        let is_over = matches!(said.state, State::Ended | State::Disabled | State::Stopping);
-        let is_silent = now_ns.saturating_sub(said.updated_ns) > SILENT_NS;
-        Some(match is_silent && !is_over {
-            true => (State::Offline, "silent".to_owned()),
-            false => (said.state, said.reason),
-        })
-    };
-    let Some(capture) = spoken(&camera.capture) else {
-        return (State::Offline, "its capture process does not run".to_owned());
-    };
-    match spoken(&camera.inference) {
-        Some((state, reason))
-            if matches!(capture.0, State::Live | State::Degraded | State::Starting)
-                && severity(state) > severity(capture.0) =>
-        {
-            (state, format!("inference: {reason}"))
-        }
-        _ => capture,
-    }
-}
-
-/// How far a state is from live.
-fn severity(state: State) -> u8 {
-    match state {
-        State::Degraded => 1,
-        State::Starting => 2,
-        State::Stalled => 3,
-        State::Offline => 4,
-        State::Live | State::Disabled | State::Ended | State::Stopping => 0,
+/// The state that `framebus status` shows; without any word of a capture process, that.
+fn state(collector: &Collector, name: &str, now_ns: u64) -> (State, String) {
+    match collector.process_state(Role::Capture, name, now_ns) {
+        Some(_) => camera_state(collector, name, now_ns),
+        None => (State::Offline, "its capture process does not run".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use framebus_types::text;
 
     fn said(role: Role, state: State, reason: &str, updated_ns: u64) -> Health {
         Health {
             role: role.into(),
-            name: text::pack("a"),
+            name: text::pack(if role == Role::Infer { "infer" } else { "a" }),
             state: state.into(),
             reason: text::pack(reason),
             updated_ns,
@@ -156,8 +111,9 @@ mod tests {
     #[test]
     fn the_worse_of_both_is_published_once() {
         let name = CameraName::try_from("a").expect("a name");
-        let camera = Camera { name, capture: None, inference: None, published: None };
-        let mut cameras = Cameras { cameras: vec![camera], started_ns: 0 };
+        let camera = Camera { name, published: None };
+        let mut cameras =
+            Cameras { cameras: vec![camera], collector: Collector::default(), started_ns: 0 };
         let mut at = |records: &[Health], now_s: u64| {
             cameras.hear(records);
             let mut found = Vec::new();
@@ -175,10 +131,11 @@ mod tests {
         let live = said(Role::Capture, State::Live, "", 2 * SECOND_NS);
         assert_eq!(at(&[live], 2), state("live", ""));
         assert_eq!(at(&[live], 3), []);
+        let infer = |now_s: u64| said(Role::Infer, State::Live, "", now_s * SECOND_NS);
         let slow = said(Role::InferCamera, State::Degraded, "3 frames dropped", 3 * SECOND_NS);
-        assert_eq!(at(&[slow], 3), state("degraded", "inference: 3 frames dropped"));
+        assert_eq!(at(&[slow, infer(3)], 3), state("degraded", "inference: 3 frames dropped"));
         let slower = said(Role::InferCamera, State::Degraded, "4 frames dropped", 3 * SECOND_NS);
         assert_eq!(at(&[slower], 3), [], "a figure is no news");
-        assert_eq!(at(&[], 9), state("offline", "silent"));
+        assert_eq!(at(&[], 9), state("offline", "silent for 7 s"));
     }
 }

@@ -83,11 +83,17 @@ impl Home {
     }
 
     /// Calls `publish` with topic (behind the first part) and payload of each figure that
-    /// has changed. To be called once a second.
-    pub(super) fn changes(&mut self, mut publish: impl FnMut(String, String)) {
+    /// has changed. To be called once a second. Where nobody looks (`is_seen`), nothing
+    /// is known to be: an occupied room would stay so.
+    pub(super) fn changes(
+        &mut self,
+        is_seen: impl Fn(&str) -> bool,
+        mut publish: impl FnMut(String, String),
+    ) {
         for camera in &mut self.cameras {
+            let unseen = (!is_seen(camera.name.as_str())).then_some(0);
             for zone in &mut camera.zones {
-                let most = zone.most.take();
+                let most = zone.most.take().or(unseen);
                 if most.is_some() && most != zone.published {
                     zone.published = most;
                     let count = most.unwrap_or(0).to_string();
@@ -104,24 +110,55 @@ impl Home {
     }
 }
 
-fn lines<'a>(config: &'a Config, camera: &CameraName) -> impl Iterator<Item = &'a str> {
-    let name = camera.clone();
-    config.lines.iter().filter(move |line| line.camera == name).map(|line| line.name.as_str())
+fn lines<'a>(config: &'a Config, camera: &'a CameraName) -> impl Iterator<Item = &'a str> {
+    config.lines_of(camera.as_str()).map(|line| line.name.as_str())
 }
 
-/// What is announced: whole topics and payloads.
-pub(super) fn announcements(config: &Config, sink: &Sink, mqtt: &Mqtt) -> Vec<(String, String)> {
-    let instance = config.instance.as_str();
+/// Cameras, with zones in the order of their bits and lines where those matter.
+pub(super) type Told = Vec<(String, Vec<String>, Vec<String>)>;
+
+/// What a broker is told of a configuration.
+pub(super) fn told(config: &Config, sink: &Sink, mqtt: &Mqtt) -> Told {
+    let camera = |name: &CameraName| {
+        let zones = config.zones_of(name.as_str()).map(|zone| zone.name.clone());
+        let lines = lines(config, name).map(str::to_owned);
+        let shown = mqtt.home_assistant;
+        (name.to_string(), zones.filter(|_| shown).collect(), lines.filter(|_| shown).collect())
+    };
+    super::cameras::names(config, sink).map(camera).collect()
+}
+
+/// Topics of all that is announced, by whomever.
+pub(super) fn announced(mqtt: &Mqtt) -> String {
+    format!("{}/+/+/config", mqtt.discovery_prefix)
+}
+
+/// Whether `payload` announces something of this instance (see `super::own_names`) and of
+/// the sink whose status is at the topic `status`.
+pub(super) fn is_own(payload: &[u8], names: &str, status: &str) -> bool {
+    let Ok(entity) = serde_json::from_slice::<Value>(payload) else { return false };
+    entity["unique_id"].as_str().is_some_and(|id| id.starts_with(names))
+        && entity["availability_topic"] == status
+}
+
+/// What is announced: whole topics and payloads. `names`: how the names of this instance
+/// begin.
+pub(super) fn announcements(
+    config: &Config,
+    sink: &Sink,
+    mqtt: &Mqtt,
+    names: &str,
+) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for camera in super::cameras::names(config, sink) {
         let base = format!("{}/{camera}", mqtt.topic);
         let device = json!({
-            "identifiers": [format!("framebus-{instance}-{camera}")],
+            "identifiers": [format!("{names}{camera}")],
             "name": camera.as_str(),
             "manufacturer": "framebus",
         });
         let mut announce = |component: &str, object: &str, own: Value| {
-            let object = format!("framebus-{instance}-{camera}-{object}");
+            let object = format!("{names}{camera}-{object}");
             let mut entity = json!({
                 "unique_id": object,
                 "device": device,

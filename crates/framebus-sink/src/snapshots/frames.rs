@@ -65,6 +65,19 @@ impl Holder {
     }
 }
 
+/// The holders of all cameras.
+#[derive(Default)]
+pub(crate) struct Holders(pub(crate) Vec<Holder>);
+
+impl Drop for Holders {
+    /// All at once: one after the other, each would take its time.
+    fn drop(&mut self) {
+        for holder in &self.0 {
+            holder.shared.stop.store(true, Relaxed);
+        }
+    }
+}
+
 impl Drop for Holder {
     fn drop(&mut self) {
         self.shared.stop.store(true, Relaxed);
@@ -103,7 +116,7 @@ impl Shared {
                 Err(BusError::Absent { .. }) => {}
                 Err(error) => self.complain(Some(error.to_string())),
             }
-            if shutdown.wait(RETRY) {
+            if self.stop.load(Relaxed) || shutdown.wait(RETRY) {
                 return;
             }
         }

@@ -13,9 +13,9 @@ use framebus_client::{Event, EventKind};
 use framebus_config::{Sink, SnapshotStyle, Snapshots};
 use framebus_service::{Failure, Kind, Service, Vitals};
 use framebus_types::{Counter, State};
-use frames::Holder;
+use frames::{Holder, Holders};
 use image::RgbImage;
-use image::codecs::jpeg::JpegEncoder;
+use jpeg_encoder::ColorType;
 use std::io;
 use std::path::PathBuf;
 
@@ -41,10 +41,10 @@ pub(crate) fn serve(
         })?;
     let mut writer = Writer { snapshots, vitals, store, late: 0, trouble: None, last: None };
     let hold = |camera: &str| Holder::start(service, camera, sink.name.as_str());
-    let mut holders = Vec::new();
+    let mut holders = Holders::default();
     let served = service.config().enabled_cameras().map(|camera| camera.name.as_str());
     for camera in served.filter(|camera| sink.serves(camera)) {
-        holders.push(hold(camera)?);
+        holders.0.push(hold(camera)?);
     }
     let mut feed = Feed::open(service, sink, vitals, (false, true))?;
     vitals.set_state(State::Live, "");
@@ -61,11 +61,11 @@ pub(crate) fn serve(
             if !snapshots.events.is_empty() && !snapshots.events.contains(&kind) {
                 continue;
             }
-            if !holders.iter().any(|holder| holder.camera() == event.camera()) {
+            if !holders.0.iter().any(|holder| holder.camera() == event.camera()) {
                 // A camera that a reload has added: its next events get theirs.
-                holders.push(hold(event.camera())?);
+                holders.0.push(hold(event.camera())?);
             }
-            let holder = holders.iter().find(|holder| holder.camera() == event.camera());
+            let holder = holders.0.iter().find(|holder| holder.camera() == event.camera());
             if let Some(holder) = holder {
                 writer.take(event, kind, holder);
             }
@@ -74,7 +74,7 @@ pub(crate) fn serve(
         if !goes_on {
             return Ok(());
         }
-        writer.say(&holders);
+        writer.say(&holders.0);
     }
 }
 
@@ -200,8 +200,11 @@ fn crop(picture: &RgbImage, bbox: [f32; 4]) -> RgbImage {
 
 fn encode(picture: &RgbImage, quality: u8) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    picture
-        .write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, quality))
+    let too_large = |_| io::Error::other("a JPEG has at most 65535 rows and columns");
+    let width = u16::try_from(picture.width()).map_err(too_large)?;
+    let height = u16::try_from(picture.height()).map_err(too_large)?;
+    jpeg_encoder::Encoder::new(&mut bytes, quality)
+        .encode(picture.as_raw(), width, height, ColorType::Rgb)
         .map_err(io::Error::other)?;
     Ok(bytes)
 }

@@ -109,7 +109,7 @@ impl Door {
     pub(crate) fn set_cookie(&self) -> Option<HeaderValue> {
         let (name, value) = (&self.cookie_name, &self.cookie);
         let cookie =
-            format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={REMEMBERED_S}");
+            format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={REMEMBERED_S}");
         HeaderValue::from_str(&cookie).ok()
     }
 }

@@ -11,7 +11,7 @@ mod door;
 mod film;
 mod hub;
 mod news;
-mod picture;
+pub(crate) mod picture;
 mod shelf;
 mod site;
 mod socket;
@@ -20,7 +20,7 @@ use crate::feed::{Feed, Message};
 use crate::http::{self, Bounds, Server};
 use film::Studio;
 use framebus_client::Frames;
-use framebus_config::{CameraName, Config, Line, Sink, Web, Zone};
+use framebus_config::{CameraName, Config, Line, Sink, SinkKind, Web, Zone};
 use framebus_service::{Failure, Kind, Service, Vitals, clock};
 use framebus_types::{Counter, State};
 use hub::Hub;
@@ -138,7 +138,9 @@ fn cameras(config: &Config, sink: &Sink) -> Vec<String> {
 }
 
 /// What a page has from the configuration: one that is open says what was.
-fn shown(config: &Config) -> (Vec<&CameraName>, &[Zone], &[Line]) {
+fn shown(config: &Config) -> (Vec<&CameraName>, &[Zone], &[Line], Vec<&Sink>) {
     let cameras = config.enabled_cameras().map(|camera| &camera.name).collect();
-    (cameras, &config.zones, &config.lines)
+    let keeps = |sink: &&Sink| matches!(sink.kind, SinkKind::Clips(_) | SinkKind::Snapshots(_));
+    let shelves = config.enabled_sinks().filter(keeps).collect();
+    (cameras, &config.zones, &config.lines, shelves)
 }

@@ -79,7 +79,9 @@ pub(crate) fn event(event: &Event, shelf: &Shelf) -> Utf8Bytes {
     let wall_ms = event.wall_ns / 1_000_000;
     let kind = EventKind::try_from(event.kind).map_or("", EventKind::as_str);
     let path = |end: &str, what: String| {
-        shelf.has(end).then(|| format!("/event/{}/{wall_ms}/{what}.{end}", event.camera()))
+        shelf
+            .has(end, event.camera(), kind)
+            .then(|| format!("/event/{}/{wall_ms}/{what}.{end}", event.camera()))
     };
     let message = json!({
         "type": "event",

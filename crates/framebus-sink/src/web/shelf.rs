@@ -5,11 +5,12 @@
 //! No name that somebody sends becomes a part of a path: the camera is one of ours, the day
 //! is that of the event, and the file is looked for among those that are there.
 
+use crate::files::utc;
 use axum::body::{Body, Bytes};
 use axum::http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use framebus_config::{Config, SinkKind};
+use framebus_config::{CameraName, Config, Sink, SinkKind};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -27,24 +28,43 @@ const TOLD: u64 = 1 << 20;
 /// The folders of the instance.
 #[derive(Debug)]
 pub(crate) struct Shelf {
-    /// End of the names of files, and where they lie.
-    folders: Vec<(&'static str, PathBuf)>,
+    folders: Vec<Folder>,
     cameras: Vec<String>,
+}
+
+/// What a sink writes.
+#[derive(Debug)]
+struct Folder {
+    /// End of the names of its files.
+    end: &'static str,
+    path: PathBuf,
+    /// Names of the events that it writes of, and cameras; empty = all.
+    events: Vec<&'static str>,
+    cameras: Vec<CameraName>,
 }
 
 impl Shelf {
     pub(crate) fn new(config: &Config, cameras: Vec<String>) -> Self {
-        let folders = config.enabled_sinks().filter_map(|sink| match &sink.kind {
-            SinkKind::Snapshots(snapshots) => Some(("jpg", snapshots.folder.clone())),
-            SinkKind::Clips(clips) => Some(("mp4", clips.folder.clone())),
-            _ => None,
-        });
-        Self { folders: folders.collect(), cameras }
+        let folder = |sink: &Sink| {
+            let (end, path, events) = match &sink.kind {
+                SinkKind::Snapshots(sink) => ("jpg", &sink.folder, &sink.events),
+                SinkKind::Clips(sink) => ("mp4", &sink.folder, &sink.events),
+                _ => return None,
+            };
+            let (path, events) = (path.clone(), events.clone());
+            Some(Folder { end, path, events, cameras: sink.cameras.clone() })
+        };
+        Self { folders: config.enabled_sinks().filter_map(folder).collect(), cameras }
     }
 
-    /// Whether there are files of this kind, `jpg` or `mp4`.
-    pub(crate) fn has(&self, end: &str) -> bool {
-        self.folders.iter().any(|(of, _)| *of == end)
+    /// Whether a file with this end (`jpg`, `mp4`) is made of an event called `kind`.
+    pub(crate) fn has(&self, end: &str, camera: &str, kind: &str) -> bool {
+        self.folders.iter().any(|folder| {
+            folder.end == end
+                && (folder.events.is_empty() || folder.events.contains(&kind))
+                && (folder.cameras.is_empty()
+                    || folder.cameras.iter().any(|name| name.as_str() == camera))
+        })
     }
 
     /// The file of an event that happened at `wall_ms`, ms since 1970. A snapshot is asked
@@ -54,8 +74,8 @@ impl Shelf {
         if what.is_empty() || !self.cameras.iter().any(|known| known == camera) {
             return None;
         }
-        let folders = self.folders.iter().filter(|(of, _)| *of == end);
-        folders.map(|(_, folder)| folder.join(camera)).find_map(|folder| match end {
+        let folders = self.folders.iter().filter(|folder| folder.end == end);
+        folders.map(|folder| folder.path.join(camera)).find_map(|folder| match end {
             "jpg" => snapshot(&folder, wall_ms, what),
             _ => clip(&folder, wall_ms, what),
         })
@@ -77,7 +97,7 @@ fn files(folder: &Path, end: &str) -> Vec<String> {
 
 /// Of the very frame, or the first later one, which says that it is late.
 fn snapshot(folder: &Path, wall_ms: u64, what: &str) -> Option<PathBuf> {
-    let (day, time) = utc(wall_ms);
+    let (day, time) = moment(wall_ms);
     let folder = folder.join(day);
     let (exact, late) = (format!("{time}Z-{what}.jpg"), format!("Z-{what}-late.jpg"));
     let names = files(&folder, ".jpg");
@@ -90,7 +110,7 @@ fn snapshot(folder: &Path, wall_ms: u64, what: &str) -> Option<PathBuf> {
 fn clip(folder: &Path, wall_ms: u64, id: &str) -> Option<PathBuf> {
     let quoted = format!("\"{id}\"");
     for back_ms in [0, DAY_MS] {
-        let (day, time) = utc(wall_ms.saturating_sub(back_ms));
+        let (day, time) = moment(wall_ms.saturating_sub(back_ms));
         let folder = folder.join(day);
         let names = files(&folder, ".mp4");
         let before = names.iter().rev().filter(|name| back_ms > 0 || **name <= format!("{time}~"));
@@ -109,22 +129,10 @@ fn clip(folder: &Path, wall_ms: u64, id: &str) -> Option<PathBuf> {
     None
 }
 
-/// `2026-01-31` and `08-15-00.250`, UTC. Days to dates by Howard Hinnant's `civil_from_days`.
-fn utc(wall_ms: u64) -> (String, String) {
-    let (days, ms) = (wall_ms / DAY_MS, wall_ms % DAY_MS);
-    let days = days.min(2_932_896) + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    (
-        format!("{year:04}-{month:02}-{of_month:02}"),
-        format!("{hour:02}-{minute:02}-{second:02}.{:03}", ms % 1000),
-    )
+/// Day and time as the files have them: `2026-01-31` and `08-15-00.250`.
+fn moment(wall_ms: u64) -> (String, String) {
+    let (day, time, ms) = utc(wall_ms.saturating_mul(1_000_000));
+    (day, format!("{time}.{ms:03}"))
 }
 
 /// The file, or the part of it that is asked for; `None` when it cannot be read.
@@ -209,8 +217,14 @@ mod tests {
         std::fs::write(&secret, b"x").expect("written");
         std::os::unix::fs::symlink(&secret, folder.join("23-59-59.250Z-link-1.jpg")).expect("link");
         let files = root.path().join("files");
-        let folders = vec![("jpg", files.clone()), ("mp4", files)];
-        let shelf = Shelf { folders, cameras: vec!["front".to_owned()] };
+        let folders = ["jpg", "mp4"].map(|end| Folder {
+            end,
+            path: files.clone(),
+            events: vec!["enter"],
+            cameras: Vec::new(),
+        });
+        let shelf = Shelf { folders: folders.into(), cameras: vec!["front".to_owned()] };
+        assert!(shelf.has("jpg", "front", "enter") && !shelf.has("jpg", "front", "appear"));
         let found = |camera: &str, ms, name: &str| {
             let path = shelf.find(camera, ms, name)?;
             Some(path.file_name()?.to_str()?.to_owned())
@@ -239,16 +253,6 @@ mod tests {
         ] {
             assert_eq!(found(camera, ms, name), None, "{camera}/{ms}/{name}");
         }
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let date = |second: u64| utc(second * 1000).0;
-        assert_eq!(utc(MS), ("2026-01-31".to_owned(), "23-59-59.250".to_owned()));
-        assert_eq!(utc(MS + 750), ("2026-02-01".to_owned(), "00-00-00.000".to_owned()));
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(951_782_400), "2000-02-29");
-        assert_eq!(date(1_709_164_800), "2024-02-29");
     }
 
     #[test]

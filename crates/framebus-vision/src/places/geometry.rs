@@ -58,12 +58,22 @@ pub(super) fn contains(ring: &[Point], point: Point) -> bool {
     inside
 }
 
-/// Distance from the point to the polygon's edge.
-pub(super) fn edge_distance(ring: &[Point], point: Point) -> f32 {
+/// Distance from the point to the polygon's edge, but for where that is an edge of a
+/// picture of this size: nobody can be seen crossing it.
+pub(super) fn edge_distance(ring: &[Point], point: Point, [width, height]: Point) -> f32 {
     let mut nearest = f32::INFINITY;
     let Some(mut last) = ring.last() else { return nearest };
     for corner in ring {
-        nearest = nearest.min(distance(point, *last, *corner));
+        let both = |is_out: fn(Point, Point) -> bool| {
+            is_out(*last, [width, height]) && is_out(*corner, [width, height])
+        };
+        let of_picture = both(|point, _| point[0] <= 0.0)
+            || both(|point, _| point[1] <= 0.0)
+            || both(|point, size| point[0] >= size[0])
+            || both(|point, size| point[1] >= size[1]);
+        if !of_picture {
+            nearest = nearest.min(distance(point, *last, *corner));
+        }
         last = corner;
     }
     nearest
@@ -109,9 +119,12 @@ mod tests {
         {
             assert_eq!(contains(&ring, point), inside, "{point:?}");
         }
-        assert_eq!(edge_distance(&ring, [15.0, 17.0]), 3.0);
-        assert_eq!(edge_distance(&ring, [33.0, 34.0]), 5.0);
+        let size = [100.0, 100.0];
+        assert_eq!(edge_distance(&ring, [15.0, 17.0], size), 3.0);
+        assert_eq!(edge_distance(&ring, [33.0, 34.0], size), 5.0);
+        assert_eq!(edge_distance(&ring, [1.0, 28.0], size), 2.0, "its left edge is the picture's");
+        assert_eq!(edge_distance(&ring, [5.0, 28.0], [30.0, 30.0]), 8.0_f32.hypot(5.0));
         assert_eq!(distance([3.0, 4.0], [0.0, 0.0], [0.0, 0.0]), 5.0);
-        assert!(!contains(&[], [0.0, 0.0]) && edge_distance(&[], [0.0, 0.0]).is_infinite());
+        assert!(!contains(&[], [0.0, 0.0]) && edge_distance(&[], [0.0, 0.0], size).is_infinite());
     }
 }

@@ -19,14 +19,16 @@ pub enum Anchor {
 }
 
 impl Anchor {
-    /// In fractions of the picture.
+    /// In fractions of the picture, half a pixel inside of it: boxes are cut off at its
+    /// edges, and who is cut off stands in a zone that reaches there.
     pub(super) fn of(self, bbox: [f32; 4], size: (u32, u32)) -> Point {
         let [left, top, right, bottom] = bbox;
         let y = match self {
             Self::Bottom => bottom,
             Self::Center => f32::midpoint(top, bottom),
         };
-        [f32::midpoint(left, right) / size.0 as f32, y / size.1 as f32]
+        let inside = |at: f32, side: u32| at.min(side as f32 - 0.5).max(0.5) / side as f32;
+        [inside(f32::midpoint(left, right), size.0), inside(y, size.1)]
     }
 }
 

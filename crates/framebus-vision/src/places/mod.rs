@@ -285,7 +285,8 @@ impl Places {
         } else {
             // In a small zone nobody is clear of the edge by a tenth of their own size.
             let margin = margin(member.object.bbox).min((right - left).min(bottom - top) / 8.0);
-            let clear = edge_distance(&area.ring, anchor) >= margin;
+            let size = [self.size.0 as f32, self.size.1 as f32];
+            let clear = edge_distance(&area.ring, anchor, size) >= margin;
             if stay.settle.look(elapsed_ns, clear) || first {
                 if inside {
                     *stay = Stay { inside, entered_ns: member.age_ns, ..Stay::default() };

@@ -320,3 +320,22 @@ fn places_that_cannot_be_are_refused() {
     assert_eq!(error(vec![], vec![middle(), odd]), "line 1 has an end that is no number");
     assert_eq!(error(vec![], vec![middle(); 65]), "65 lines; at most 64 per camera");
 }
+
+#[test]
+fn who_is_cut_off_by_the_picture_stands_in_a_zone_that_reaches_its_edge() {
+    let whole = zone(&[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]);
+    let mut run = Run::new(vec![whole], vec![]);
+    assert_eq!(run.frame(&[person(1, 500.0, 1000.0)]), [What::Appear, What::Enter(0)]);
+    for y in [1000.0, 998.5, 1000.0, 999.0] {
+        assert_eq!(run.frame(&[person(1, 500.0, y)]), []);
+        assert_eq!(run.bits, [1]);
+    }
+    // Not followed, and in the corner.
+    run.frame(&[person(0, 1000.0, 1000.0)]);
+    assert_eq!(run.bits, [1]);
+    // Who walks in from the side is in the zone at once: the picture's edge is none of it.
+    let mut run = Run::new(vec![right_half()], vec![]);
+    run.frame(&[person(1, 100.0, 999.0)]);
+    let found: Vec<What> = (0..5).flat_map(|_| run.frame(&[person(1, 560.0, 999.0)])).collect();
+    assert_eq!(found.first(), Some(&What::Enter(0)), "{found:?}");
+}

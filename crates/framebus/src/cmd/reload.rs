@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode, Stdio};
 /// The file is checked first: one with errors changes nothing. Then what changed is
 /// started, stopped or started anew; cameras that did not change lose no frame, unless
 /// [bus] or [log] changed, which concerns all. Inference takes cameras over in place,
-/// and starts anew when [model], [triton] or [tensorrt] changed.
+/// and starts anew when [model], [triton], [tensorrt], [tracking], a zone or a line changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Says what is done and does not wait until it is: `framebus status` shows how processes

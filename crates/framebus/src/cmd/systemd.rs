@@ -84,18 +84,21 @@ DeviceAllow=/dev/nvmap rw
 /// the folder of its spool where that lies outside of the package's own. A folder that is
 /// not there yet is no reason not to start (`-`); the sink says then that it cannot write.
 fn sink_drop_in(kind: &SinkKind) -> Option<String> {
-    let spool = match kind {
-        SinkKind::Mqtt(mqtt) => mqtt.spool.folder.as_deref(),
-        SinkKind::Webhook(webhook) => webhook.spool.folder.as_deref(),
-        SinkKind::Prometheus(_) | SinkKind::Web(_) => None,
-        SinkKind::Jsonl(_) | SinkKind::Clips(_) | SinkKind::Snapshots(_) => return None,
+    let (folder, network) = match kind {
+        SinkKind::Mqtt(mqtt) => (mqtt.spool.folder.as_deref(), true),
+        SinkKind::Webhook(webhook) => (webhook.spool.folder.as_deref(), true),
+        SinkKind::Zenoh(zenoh) => (zenoh.spool.folder.as_deref(), true),
+        SinkKind::Prometheus(_) | SinkKind::Web(_) | SinkKind::Otlp(_) => (None, true),
+        SinkKind::Clips(clips) => (Some(clips.folder.as_path()), false),
+        SinkKind::Snapshots(snapshots) => (Some(snapshots.folder.as_path()), false),
+        SinkKind::History(history) => (history.path.parent(), false),
+        SinkKind::Jsonl(_) => return None,
     };
-    let mut text = format!(
-        "# kind of the sink is {}.\n[Service]\nPrivateNetwork=no\n\
-         RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK\n",
-        kind.as_str()
-    );
-    if let Some(folder) = spool.and_then(Path::to_str).filter(|folder| folder.starts_with('/')) {
+    let mut text = format!("# kind of the sink is {}.\n[Service]\n", kind.as_str());
+    if network {
+        text.push_str("PrivateNetwork=no\nRestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK\n");
+    }
+    if let Some(folder) = folder.and_then(Path::to_str).filter(|folder| folder.starts_with('/')) {
         // Quoted, with specifiers and escapes taken literally (systemd.syntax(7)).
         let folder = folder.replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
         text.push_str(&format!("ReadWritePaths=\"-{folder}\"\n"));

@@ -1,8 +1,9 @@
 // What happened, newest first.
 
 const SHOWN_MAX = 200;
-// A snapshot is written a little after its event.
-const RETRY_MS = [700, 2000, 6000];
+// A snapshot is written a little after its event, or never: a sink need not take every one.
+const WRITTEN_MS = 1500;
+const RETRY_MS = [2000, 6000];
 
 const WORDS = {
   appear: "appeared", disappear: "disappeared", enter: "entered", leave: "left", dwell: "stays in", cross: "crossed",
@@ -28,7 +29,7 @@ export class EventList {
     this.none.hidden = true;
     const item = document.createElement("li");
     Object.assign(item.dataset, { camera: event.camera, kind: event.event, id: event.id });
-    if (snapshot) item.append(thumbnail(snapshot, event));
+    if (snapshot) item.append(thumbnail(snapshot, event, WRITTEN_MS - (Date.now() - atMs)));
     const what = document.createElement("div");
     what.className = "what";
     const title = document.createElement("b");
@@ -68,19 +69,20 @@ export class EventList {
   }
 }
 
-function thumbnail(url, event) {
+function thumbnail(url, event, wait) {
   const link = document.createElement("a");
-  Object.assign(link, { href: url, target: "_blank", rel: "noopener" });
+  Object.assign(link, { href: url, target: "_blank", rel: "noopener", className: "thumbnail" });
   const image = document.createElement("img");
+  image.hidden = true;
+  image.onload = () => (image.hidden = false);
   image.alt = `${event.label} at ${event.camera}`;
-  image.loading = "lazy";
   const waits = [...RETRY_MS];
   image.onerror = () => {
-    const wait = waits.shift();
-    if (wait === undefined) link.hidden = true;
-    else setTimeout(() => (image.src = `${url}?${waits.length}`), wait);
+    const next = waits.shift();
+    if (next === undefined) link.hidden = true;
+    else setTimeout(() => (image.src = `${url}?${waits.length}`), next);
   };
-  image.src = url;
+  setTimeout(() => (image.src = url), Math.max(0, wait));
   link.append(image);
   return link;
 }

@@ -159,9 +159,13 @@ function boxes(context, detections, [sx, sy], scale, own) {
     const [x, y, w, h] = [left * sx, top * sy, (right - left) * sx, (bottom - top) * sy];
     context.strokeStyle = context.fillStyle = colour(found);
     context.strokeRect(x, y, w, h);
+    // As much as there is room for: labels of small boxes in a crowd would hide it.
     const track = found.track ? ` #${found.track}` : "";
-    const text = `${found.label} ${found.score.toFixed(2)}${track}`;
-    const width = context.measureText(text).width + 8 * scale;
+    const texts = [`${found.label} ${found.score.toFixed(2)}${track}`, `${found.label}${track}`, found.label];
+    const wide = (text) => context.measureText(text).width + 8 * scale;
+    const text = texts.find((text) => wide(text) <= 1.5 * w);
+    if (!text) continue;
+    const width = wide(text);
     const [tx, ty] = [Math.min(x, context.canvas.width - width), y < height ? y : y - height];
     context.fillRect(Math.max(tx, 0), ty, width, height);
     context.fillStyle = "#000";

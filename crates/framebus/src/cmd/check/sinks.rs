@@ -32,9 +32,12 @@ pub(super) fn target(kind: &SinkKind) -> (&'static str, String) {
         },
         SinkKind::Mqtt(mqtt) => mqtt.url.origin(),
         SinkKind::Webhook(webhook) => webhook.url.origin(),
+        SinkKind::Zenoh(zenoh) => zenoh.url.origin(),
         SinkKind::Prometheus(prometheus) => format!("http://{}/metrics", prometheus.listen),
         SinkKind::Web(web) => format!("http://{}", web.listen),
         SinkKind::Clips(clips) => clips.folder.display().to_string(),
+        SinkKind::History(history) => history.path.display().to_string(),
+        SinkKind::Otlp(otlp) => otlp.url.origin(),
         SinkKind::Snapshots(snapshots) => snapshots.folder.display().to_string(),
     };
     (kind.as_str(), target)

@@ -78,6 +78,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let (domain, config) = args.place.find()?;
     check_names(&args.camera, config.as_ref())?;
+    writable(&args.output)?;
     super::init_log(&Screen::new(true));
     let shutdown = Shutdown::on_signals().or_fail(Kind::Bug)?;
     let Some((attached, results)) =
@@ -134,15 +135,29 @@ fn unwritten(file: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::message(Kind::Unavailable, format_args!("cannot write {}: {error}", file.display()))
 }
 
+/// Says before the wait for the instance what would be wrong after it.
+fn writable(path: &Path) -> Result<(), Failure> {
+    if path.exists() {
+        return Err(exists(path));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    rustix::fs::access(folder.unwrap_or(Path::new(".")), rustix::fs::Access::WRITE_OK)
+        .map_err(|error| unwritten(path, &io::Error::from(error)))
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::message(
+        Kind::Usage,
+        format_args!("{} exists; remove it or name another --output", path.display()),
+    )
+}
+
 /// The file, for its owner alone: it shows people. A recording is never written over.
 fn create(args: &Args) -> Result<Recording, Failure> {
     let path = &args.output;
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
     let file = file.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure::message(
-            Kind::Usage,
-            format_args!("{} exists; remove it or name another --output", path.display()),
-        ),
+        io::ErrorKind::AlreadyExists => exists(path),
         _ => unwritten(path, &error),
     })?;
     Recording::create(file, args.frames, args.compression).map_err(|error| unwritten(path, &error))

@@ -71,10 +71,11 @@ impl Player {
         let names = self.deliveries.keys();
         let vitals: Vec<_> = names.map(|name| Vitals::new(Role::Capture, name)).collect();
         let alive = Arc::new(AtomicBool::new(true));
-        let reporter = Reporter::start(&self.bus, vitals.clone(), alive, false)?;
+        let reporter = Reporter::start(&self.bus, vitals.clone(), alive.clone(), false)?;
         let vitals = vitals.into_iter().map(|vitals| (vitals.name().to_owned(), vitals)).collect();
         let mut stage = Stage {
             player: self,
+            alive,
             vitals,
             publishers: HashMap::new(),
             shift: None,
@@ -122,6 +123,8 @@ enum Sent {
 /// A recording that is being played.
 struct Stage<'a> {
     player: &'a Player,
+    /// Set by whoever makes progress, or has nothing to do yet.
+    alive: Arc<AtomicBool>,
     vitals: HashMap<String, Arc<Vitals>>,
     publishers: HashMap<String, FramePublisher>,
     /// What is added to capture times, modulo 2^64.
@@ -151,17 +154,16 @@ impl Stage<'_> {
         let shift = *self.shift.get_or_insert(now_ns.wrapping_sub(recorded.capture_ns));
         let capture_ns = recorded.capture_ns.wrapping_add(shift);
         self.last_capture_ns = self.last_capture_ns.max(capture_ns);
-        if self.player.pace == Pace::Original {
-            let early_ns = capture_ns.saturating_sub(now_ns);
-            if self.player.stop.wait(Duration::from_nanos(early_ns)) {
-                return Ok(Sent::Stopped);
-            }
+        if self.player.pace == Pace::Original && self.rests_until(capture_ns) {
+            return Ok(Sent::Stopped);
         }
         let mut loan = loop {
             match publisher.loan(image.data.len()) {
                 Ok(loan) => break loan,
                 // Readers hold what there is: one will be given back.
-                Err(BusError::NoLoan { .. }) if !self.player.stop.wait(LOOK) => {}
+                Err(BusError::NoLoan { .. }) if !self.player.stop.wait(LOOK) => {
+                    self.alive.store(true, Relaxed);
+                }
                 Err(BusError::NoLoan { .. }) => return Ok(Sent::Stopped),
                 Err(error) => return Err(error.into()),
             }
@@ -177,6 +179,7 @@ impl Stage<'_> {
             self.unanswered.insert((header.camera, header.epoch_ns, header.sequence));
         }
         publisher.publish(loan, &header)?;
+        self.alive.store(true, Relaxed);
         vitals.set_size(header.width, header.height);
         vitals.add(Counter::Captured, 1);
         vitals.add(Counter::Published, 1);
@@ -192,6 +195,7 @@ impl Stage<'_> {
             if stop.wait(LOOK) {
                 return Ok(false);
             }
+            self.alive.store(true, Relaxed);
         }
         if let Some(vitals) = self.vitals.get(name) {
             vitals.set_state(State::Live, "");
@@ -214,8 +218,24 @@ impl Stage<'_> {
         self.unanswered.clear();
         // The next frame is the first again, a moment from the last or from now.
         self.shift = None;
-        let gap_ns = (self.last_capture_ns + ROUND_GAP_NS).saturating_sub(clock::monotonic_ns());
-        let gap_ns = if self.player.pace == Pace::Original { gap_ns } else { 0 };
-        let _ = self.player.stop.wait(Duration::from_nanos(gap_ns));
+        if self.player.pace == Pace::Original {
+            self.rests_until(self.last_capture_ns + ROUND_GAP_NS);
+        }
+    }
+
+    /// Waits for that time; true when asked to stop.
+    fn rests_until(&self, time_ns: u64) -> bool {
+        loop {
+            self.alive.store(true, Relaxed);
+            let left_ns = time_ns.saturating_sub(clock::monotonic_ns());
+            // A gap in the recording is no hang.
+            let nap = Duration::from_nanos(left_ns.min(500_000_000));
+            if self.player.stop.wait(nap) {
+                return true;
+            }
+            if left_ns <= 500_000_000 {
+                return false;
+            }
+        }
     }
 }
