@@ -28,9 +28,9 @@ ready:
 build: ready ## build every program, optimised, into target/release
 	$(ENV) cargo build --release --workspace --bins
 
-demo: ready ## two cameras of real footage through the whole pipeline for 30 s
+demo: ready ## two cameras of real footage, and a page, for DEMO_S=30 seconds
 	$(ENV) cargo build --release --workspace --bins --example rtsp_server
-	@scripts/demo.sh
+	@scripts/demo.sh $(or $(DEMO_S),30)
 
 test: ready ## build and run every test, whole-system tests included
 	@scripts/test.sh

@@ -3,6 +3,8 @@
 # and one a real RTSP server on loopback, through the whole pipeline.
 #
 # usage: scripts/demo.sh [SECONDS]      (default 30)
+#        BROKER=mqtt://127.0.0.1:1883 scripts/demo.sh 600
+# A page shows it meanwhile; with BROKER, events and results go to that broker as well.
 # Everything it writes lies in .framebus/demo/.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
@@ -28,7 +30,10 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+port="$(free_port)"
 url="rtsp://127.0.0.1:$port/cam"
 say "starting an RTSP camera: people on bicycles at $url"
 "$BIN/examples/rtsp_server" --port "$port" --mount /cam "$FB_MEDIA/bikes.mp4" >"$OUT/rtsp_server.log" 2>&1 &
@@ -42,6 +47,10 @@ for ((i = 0; ; i++)); do
     sleep 0.1
 done
 
+page_port="$(free_port)"
+# Of this run alone.
+token="$(python3 -c 'import secrets; print(secrets.token_hex(16))')"
+(umask 077 && : >"$OUT/demo.toml")
 cat >"$OUT/demo.toml" <<TOML
 # Written by scripts/demo.sh; every key is explained in configs/framebus.toml.
 instance = "demo"
@@ -63,9 +72,32 @@ source = "$url"
 name = "jsonl"
 kind = "jsonl"
 path = "$OUT/results.jsonl"
+
+[[zone]]
+camera = "street"
+name = "middle"
+points = [[0.1, 0.1], [0.9, 0.1], [0.9, 1.0], [0.1, 1.0]]
+
+[[sink]]
+name = "page"
+kind = "web"
+listen = "127.0.0.1:$page_port"
+token = "$token"
 TOML
+if [[ -n "${BROKER:-}" ]]; then
+    cat >>"$OUT/demo.toml" <<TOML
+
+[[sink]]
+name = "broker"
+kind = "mqtt"
+url = "$BROKER"
+deliver = "both"
+TOML
+    say "messages: mosquitto_sub -v -t 'framebus/#' with the broker of $BROKER"
+fi
 
 say "configuration: $OUT/demo.toml"
+say "the page, while it runs: http://127.0.0.1:$page_port/?token=$token"
 say "running for $DURATION_S s: framebus up --config … (street: 1080p file, bikes: RTSP)"
 # In the background and waited for: a signal to this script is then handled at
 # once, and the pipeline drains before the camera goes away.
