@@ -134,6 +134,20 @@ impl Outbox {
         self.changed.notify_all();
     }
 
+    /// Waits before the next attempt; `false` when the sink ends meanwhile.
+    pub(crate) fn sleep(&self, wait: Duration) -> bool {
+        let end_ns = clock::monotonic_ns() + wait.as_nanos() as u64;
+        let mut inside = self.lock();
+        while !inside.stopping {
+            let left_ns = end_ns.saturating_sub(clock::monotonic_ns());
+            if left_ns == 0 {
+                return true;
+            }
+            inside = self.wait(inside, Duration::from_nanos(left_ns));
+        }
+        false
+    }
+
     /// Says why nothing can be sent, or that it can. Each failure counts as an error.
     pub(crate) fn say(&self, fault: Option<String>) {
         if fault.is_some() {

@@ -230,13 +230,7 @@ impl Broker {
             }
             let broker = self.mqtt.url.origin();
             self.outbox.say(Some(format!("broker {broker}: {}", ended.reason)));
-            let end_ns = clock::monotonic_ns() + backoff.fail().as_nanos() as u64;
-            let mut inside = self.outbox.lock();
-            while !inside.stopping && clock::monotonic_ns() < end_ns {
-                let left_ns = end_ns.saturating_sub(clock::monotonic_ns());
-                inside = self.outbox.wait(inside, Duration::from_nanos(left_ns));
-            }
-            if inside.stopping {
+            if !self.outbox.sleep(backoff.fail()) {
                 return;
             }
         }

@@ -132,7 +132,7 @@ impl Poster {
                     }
                     self.again();
                     self.outbox.say(Some(format!("{}: {why}", self.webhook.url.origin())));
-                    if !self.sleep(wait) {
+                    if !self.outbox.sleep(wait) {
                         return;
                     }
                 }
@@ -222,20 +222,6 @@ impl Poster {
     fn again(&mut self) {
         let mut inside = self.outbox.lock();
         inside.disk_result("read", &self.vitals, Spool::rewind);
-    }
-
-    /// `false` when the sink ends meanwhile.
-    fn sleep(&self, wait: Duration) -> bool {
-        let end_ns = clock::monotonic_ns() + wait.as_nanos() as u64;
-        let mut inside = self.outbox.lock();
-        while !inside.stopping {
-            let left_ns = end_ns.saturating_sub(clock::monotonic_ns());
-            if left_ns == 0 {
-                return true;
-            }
-            inside = self.outbox.wait(inside, Duration::from_nanos(left_ns));
-        }
-        false
     }
 }
 

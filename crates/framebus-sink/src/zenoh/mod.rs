@@ -180,13 +180,7 @@ impl Sender {
                 return;
             }
             self.outbox.say(Some(format!("{}: {reason}", self.zenoh.url.origin())));
-            let end_ns = clock::monotonic_ns() + backoff.fail().as_nanos() as u64;
-            let mut inside = self.outbox.lock();
-            while !inside.stopping && clock::monotonic_ns() < end_ns {
-                let left_ns = end_ns.saturating_sub(clock::monotonic_ns());
-                inside = self.outbox.wait(inside, Duration::from_nanos(left_ns));
-            }
-            if inside.stopping {
+            if !self.outbox.sleep(backoff.fail()) {
                 return;
             }
         }
