@@ -58,11 +58,8 @@ fn quantiles(value: &Value, path: &str) {
 fn adds_up(value: &Value) {
     let count = |key: &str| value["frames"][key].as_u64().unwrap_or_else(|| panic!("no {key}"));
     let known = ["ok", "skipped", "superseded", "stale", "failed", "missed"].map(count);
-    let (known, published) = (known.iter().sum::<u64>(), count("published"));
-    // The last frame of a source that is being stopped may come too late to be taken.
-    let cameras = value["cameras"].as_u64().expect("a number");
-    assert!((known..=known + cameras).contains(&published), "{:#}", value["frames"]);
-    assert_eq!(value["frames"]["reconciled"], known == published);
+    assert_eq!(known.iter().sum::<u64>(), count("published"), "{:#}", value["frames"]);
+    assert_eq!(value["frames"]["reconciled"], true);
 }
 
 #[test]

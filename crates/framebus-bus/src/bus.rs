@@ -105,7 +105,7 @@ impl<S: Service> Bus<S> {
         service.listener_builder().create().map_err(|error| port(spec, "listener", error))
     }
 
-    fn event_service(&self, spec: &ServiceSpec) -> Result<EventFactory<S>, BusError> {
+    pub(crate) fn event_service(&self, spec: &ServiceSpec) -> Result<EventFactory<S>, BusError> {
         self.node
             .service_builder(&service_name(spec)?)
             .event()
@@ -134,11 +134,17 @@ pub(crate) fn port(spec: &ServiceSpec, what: &str, error: impl Debug) -> BusErro
     let (service, error) = (spec.name.clone(), format!("{error:?}"));
     // Of a listener or of a subscriber: each reader has one of both.
     if error == "ExceedsMaxSupportedListeners" || error == "ExceedsMaxSupportedSubscribers" {
-        let frames = service.starts_with("frames/") || service.starts_with("packets/");
-        let key = if frames { "frame_subscribers" } else { "result_subscribers" };
-        return BusError::Full { service, key };
+        return full(&service);
     }
     BusError::Port { service, reason: format!("{what}: {error}") }
+}
+
+/// All places of this service's readers are taken.
+pub(crate) fn full(service: &str) -> BusError {
+    let frames = service.starts_with("frames/") || service.starts_with("packets/");
+    let key = if frames { "frame_subscribers" } else { "result_subscribers" };
+    let service = service.strip_suffix(services::OBSERVERS).unwrap_or(service).to_owned();
+    BusError::Full { service, key }
 }
 
 pub(crate) fn transport(spec: &ServiceSpec, error: impl Debug) -> BusError {

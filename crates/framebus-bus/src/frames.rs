@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use crate::bus::{port, transport};
+use crate::bus::{full, port, transport};
 use crate::header::{BadHeaders, SKIPS_MAX, reject};
 use crate::readers::{self, Readers, WaitedFor};
 use crate::segments::Segments;
-use crate::services::{Delivery, ServiceSpec};
+use crate::services::{self, Delivery, ServiceSpec};
 use crate::{Bus, BusError, FrameSample, Ipc, memory, wake::Waker};
 use framebus_types::FrameHeader;
 use iceoryx2::port::listener::Listener;
@@ -20,6 +20,7 @@ use iceoryx2::prelude::AllocationStrategy;
 use iceoryx2::sample_mut_uninit::SampleMutUninit;
 use iceoryx2::service::Service;
 use iceoryx2::service::port_factory::PortFactory as _;
+use iceoryx2::service::port_factory::event::PortFactory as EventFactory;
 use iceoryx2::service::port_factory::publish_subscribe::PortFactory;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,7 @@ pub struct FramePublisher<S: Service = Ipc> {
     publisher: Publisher<S, [u8], FrameHeader>,
     notifier: Notifier<S>,
     service: PortFactory<S, [u8], FrameHeader>,
+    _observers: EventFactory<S>,
     spec: ServiceSpec,
     delivery: Delivery,
     segments: Mutex<Segments>,
@@ -96,6 +98,7 @@ impl<S: Service> Bus<S> {
         stop: Arc<AtomicBool>,
     ) -> Result<FramePublisher<S>, BusError> {
         let spec = self.frames_spec(camera, delivery);
+        let observers = self.event_service(&services::observers(&spec))?;
         let service = self.service(&spec)?;
         let waited_for = WaitedFor::default();
         // One process at a time: what was found free is still free when it is
@@ -113,6 +116,7 @@ impl<S: Service> Bus<S> {
         let publisher = FramePublisher {
             publisher,
             notifier: self.notifier(&spec)?,
+            _observers: observers,
             service,
             spec,
             delivery,
@@ -139,23 +143,30 @@ impl<S: Service> Bus<S> {
         reader: &str,
     ) -> Result<FrameSubscriber<S>, BusError> {
         let spec = self.frames_spec(camera, delivery);
+        let place = Place::Member { _places: self.event_service(&services::observers(&spec))? };
         let service = self.service(&spec)?;
         let name = readers::port_name(reader, false);
         let listener = self.listener(&spec, false)?;
-        Self::subscribe(camera, &service, spec, name, listener, false)
+        Self::subscribe(camera, &service, spec, name, listener, place)
     }
 
     /// Opens the frame service of `camera` with whatever settings its creator
     /// gave it; for readers that do not know the configuration.
     ///
     /// # Errors
-    /// [`BusError::Absent`] while no process has created the service.
+    /// [`BusError::Absent`] while no process has created the service, [`BusError::Full`]
+    /// when only the place of the inference process is left.
     pub fn join_frames(&self, camera: &str, reader: &str) -> Result<FrameSubscriber<S>, BusError> {
         let spec = self.frames_spec(camera, Delivery::Latest);
         let service = self.existing_service(&spec)?;
+        if service.static_config().max_subscribers() < 2 {
+            return Err(full(&spec.name));
+        }
+        let observers = services::observers(&spec);
+        let place = Place::Observer { _taken: self.listener(&observers, true)? };
         let name = readers::port_name(reader, true);
         let listener = self.listener(&spec, true)?;
-        Self::subscribe(camera, &service, spec, name, listener, true)
+        Self::subscribe(camera, &service, spec, name, listener, place)
     }
 
     fn subscribe(
@@ -164,7 +175,7 @@ impl<S: Service> Bus<S> {
         mut spec: ServiceSpec,
         name: Option<PortName>,
         listener: Listener<S>,
-        observer: bool,
+        place: Place<S>,
     ) -> Result<FrameSubscriber<S>, BusError> {
         // The creator's word, which an observer does not know.
         spec.borrowed = service.static_config().subscriber_max_borrowed_samples();
@@ -185,7 +196,7 @@ impl<S: Service> Bus<S> {
             waker: Waker::new(listener),
             spec,
             camera: camera.to_owned(),
-            observer,
+            place,
             bad_headers: BadHeaders::default(),
             last: Mutex::default(),
         })
@@ -321,6 +332,15 @@ impl<S: Service> FramePublisher<S> {
     }
 }
 
+/// What a reader of frames keeps as long as it reads, see [`services::observers`].
+#[derive(Debug)]
+enum Place<S: Service> {
+    /// The service of the observers' places, which ends with its last owner.
+    Member { _places: EventFactory<S> },
+    /// The place that this observer has taken.
+    Observer { _taken: Listener<S> },
+}
+
 /// Receives the frames of one camera.
 #[derive(Debug)]
 pub struct FrameSubscriber<S: Service = Ipc> {
@@ -328,8 +348,7 @@ pub struct FrameSubscriber<S: Service = Ipc> {
     waker: Waker<S>,
     spec: ServiceSpec,
     camera: String,
-    /// Joined from outside, see [`reject`].
-    observer: bool,
+    place: Place<S>,
     bad_headers: BadHeaders,
     /// Epoch and sequence number of the frame before.
     last: Mutex<Option<(u64, u64)>>,
@@ -364,7 +383,8 @@ impl<S: Service> FrameSubscriber<S> {
                     }
                 }
                 Err(error) => {
-                    reject(&self.bad_headers, &self.spec.name, self.observer, &error)?;
+                    let observer = matches!(self.place, Place::Observer { .. });
+                    reject(&self.bad_headers, &self.spec.name, observer, &error)?;
                 }
             }
         }

@@ -13,6 +13,9 @@
 //! | `events` | `[Event]` | – | 2 | `result_subscribers` | `result_buffer` | 2 | oldest goes |
 //! | `health` | `[Health]` | – | 96 | `result_subscribers` | 2 | 2 | oldest goes |
 //!
+//! `frames/<camera>/observers` is an event service that nobody waits at: each observer takes
+//! one of its listeners, of which there is one fewer than subscribers of the frames.
+//!
 //! Two publishers where one is meant: a restarted process may come back before
 //! its dead predecessor's slot has been cleaned.
 
@@ -102,6 +105,21 @@ pub fn frames(limits: &Limits, camera: &str, delivery: Delivery) -> ServiceSpec 
         // copy when GStreamer keeps the original, one spare.
         loans: 4,
         overflow: delivery == Delivery::Latest,
+    }
+}
+
+/// What the name of the service ends with that counts observers.
+pub(crate) const OBSERVERS: &str = "/observers";
+
+/// Places of observers at one camera's frames: all but the one of the inference process,
+/// so that whoever comes while it restarts does not sit in its place. iceoryx2 knows no
+/// service for nobody: where frames have a single reader, observers are refused before.
+#[must_use]
+pub fn observers(frames: &ServiceSpec) -> ServiceSpec {
+    ServiceSpec {
+        name: format!("{}{OBSERVERS}", frames.name),
+        max_subscribers: frames.max_subscribers.saturating_sub(1).max(1),
+        ..frames.clone()
     }
 }
 

@@ -64,14 +64,18 @@ def _open_error(service: str, error: Exception) -> FramebusError:
     return TransportError(f"cannot open bus service {service}: {word}; see `framebus doctor`")
 
 
+def _full_error(service: str) -> FullError:
+    key = "frame_subscribers" if service.startswith("frames/") else "result_subscribers"
+    return FullError(
+        f"{service} has as many readers as it has room for: end one (a `framebus tap`, a "
+        f"subscriber), or raise bus.{key} and restart the instance"
+    )
+
+
 def _port_error(service: str, error: Exception) -> FramebusError:
     word = str(error)
     if word in ("ExceedsMaxSupportedListeners", "ExceedsMaxSupportedSubscribers"):
-        key = "frame_subscribers" if service.startswith("frames/") else "result_subscribers"
-        return FullError(
-            f"{service} has as many readers as it has room for: end one (a `framebus tap`, a "
-            f"subscriber), or raise bus.{key} and restart the instance"
-        )
+        return _full_error(service)
     return TransportError(f"cannot join bus service {service}: {word}; see `framebus doctor`")
 
 
@@ -92,13 +96,12 @@ class Reader:
         key = iox.ServiceName.new(service)
         try:
             samples = self._typed(bus.node.service_builder(key), header).open()
-        except iox.PublishSubscribeOpenError as error:
-            raise _open_error(service, error) from None
-        try:
             events = bus.node.service_builder(key).event().open()
-        except iox.EventOpenError as error:
+        except (iox.PublishSubscribeOpenError, iox.EventOpenError) as error:
             raise _open_error(service, error) from None
         settings = samples.static_config
+        # Kept as long as this reader is: its place, see framebus-bus/src/services.rs.
+        self._place = self._take_place(bus, service, settings.max_subscribers)
         self.limit: int = settings.subscriber_max_borrowed_samples
         try:
             # First: nothing is sent between the two that does not wake.
@@ -111,10 +114,26 @@ class Reader:
             # A publisher knows only of readers that have looked for it once.
             self._subscriber.has_samples()
         except (iox.ListenerCreateError, iox.SubscriberCreateError) as error:
-            self._listener = None
+            self._listener = self._place = None
             raise _port_error(service, error) from None
         except iox.ConnectionFailure as error:
             raise _transport(service, error) from None
+
+    @staticmethod
+    def _take_place(bus: "Bus", service: str, readers: int) -> Any:
+        """Observers of frames leave one place to the inference process."""
+        if not service.startswith("frames/"):
+            return None
+        if readers < 2:
+            raise _full_error(service)
+        key = iox.ServiceName.new(service + "/observers")
+        try:
+            places = bus.node.service_builder(key).event().open()
+            return places.listener_builder().create()
+        except iox.EventOpenError as error:
+            raise _open_error(service, error) from None
+        except iox.ListenerCreateError as error:
+            raise _port_error(service, error) from None
 
     def _typed(self, builder: Any, header: type[ctypes.Structure]) -> Any:
         return builder.publish_subscribe(iox.Slice[ctypes.c_uint8]).user_header(header)
@@ -174,7 +193,7 @@ class Reader:
 
     def close(self) -> None:
         """Leaves the service. Samples that are held stay valid."""
-        self._subscriber = self._listener = None
+        self._subscriber = self._listener = self._place = None
 
 
 class WaitSet:

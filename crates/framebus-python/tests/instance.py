@@ -56,6 +56,13 @@ class Service:
         self._event = (
             node.service_builder(key).event().max_listeners(readers).event_id_max_value(3).create()
         )
+        # Of the frames alone: all readers but one are observers.
+        self._observers = (
+            node.service_builder(iox.ServiceName.new(name + "/observers"))
+            .event()
+            .max_listeners(readers - 1)
+            .create()
+        )
         self._publisher = (
             self._service.publisher_builder()
             .initial_max_slice_len(1 << 16)

@@ -289,6 +289,14 @@ class Bus(unittest.TestCase):
             second.poll()
         self.assertIsNone(self.client.results().poll())
 
+    def test_one_place_at_the_frames_is_left_to_inference(self) -> None:
+        first = self.client.frames("cam")
+        with self.assertRaisesRegex(FullError, "^frames/cam has as.* raise bus.frame_subscribers"):
+            self.client.frames("cam")
+        first.close()
+        self.frame(0)
+        self.assertIsNone(self.client.frames("cam").poll())
+
     def test_what_is_not_there_is_said(self) -> None:
         with self.assertRaisesRegex(AbsentError, "nothing publishes frames/nocam"):
             self.client.frames("nocam")

@@ -74,8 +74,7 @@ pub(super) struct Measured {
 impl Measured {
     /// Whether every published frame is accounted for.
     pub(super) fn reconciled(&self) -> bool {
-        let Outcomes { ok, skipped, superseded, stale, failed, missed } = self.totals;
-        self.published == ok + skipped + superseded + stale + failed + missed
+        self.published == self.totals.sum()
     }
 }
 
@@ -284,20 +283,8 @@ impl<'a> Running<'a> {
         detail.map(crate::out::plain).unwrap_or_default()
     }
 
-    /// Stops everything and hears the last counts.
-    fn finish(
-        mut self,
-        recorder: Recorder,
-        taken: Taken,
-        by_camera_without: Vec<Vec<f64>>,
-        sums: Sums,
-    ) -> Measured {
-        self.rig.stop(|name| name != "infer", &mut |_, _| {});
-        // A source may send a last frame when it stops: inference shall take it first.
-        let quiet_ns = clock::monotonic_ns() + QUIET_NS;
-        while clock::monotonic_ns() < quiet_ns && self.rig.pump(&mut |_, _| {}).is_ok() {}
-        let engine = self.engine();
-        self.rig.stop(|_| true, &mut |_, _| {});
+    /// Frames published and what became of them, as last heard.
+    fn totals(&self) -> (u64, Outcomes) {
         let (mut published, mut totals) = (0, Outcomes::default());
         for name in &self.plan.cameras {
             published += self.rig.count(Role::Capture, name, Counter::Published);
@@ -311,6 +298,29 @@ impl<'a> Running<'a> {
                 missed: count(Counter::Missed),
             });
         }
+        (published, totals)
+    }
+
+    /// Stops everything and hears the last counts.
+    fn finish(
+        mut self,
+        recorder: Recorder,
+        taken: Taken,
+        by_camera_without: Vec<Vec<f64>>,
+        sums: Sums,
+    ) -> Measured {
+        self.rig.stop(|name| name != "infer", &mut |_, _| {});
+        // A source may send a last frame when it stops: inference shall take it first, and
+        // say so.
+        let end_ns = clock::monotonic_ns() + DRAIN_NS;
+        let on_its_way = |running: &Self| {
+            let (published, totals) = running.totals();
+            published != totals.sum() && clock::monotonic_ns() < end_ns
+        };
+        while on_its_way(&self) && self.rig.pump(&mut |_, _| {}).is_ok() {}
+        let engine = self.engine();
+        self.rig.stop(|_| true, &mut |_, _| {});
+        let (published, totals) = self.totals();
         Measured {
             recorder,
             by_camera: taken.by_camera,

@@ -40,6 +40,12 @@ impl Outcomes {
         if all == 0 { 0.0 } else { dropped as f64 / all as f64 }
     }
 
+    /// All frames that something became of.
+    pub(super) fn sum(&self) -> u64 {
+        let Self { ok, skipped, superseded, stale, failed, missed } = *self;
+        ok + skipped + superseded + stale + failed + missed
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.ok += other.ok;
         self.skipped += other.skipped;

@@ -1,82 +1,19 @@
 //! What the bus promises, over iceoryx2's in-process and inter-process
 //! transports alike.
 
-use framebus_bus::{
-    Bus, BusError, Delivery, Domain, FramePublisher, FrameSubscriber, Limits, wake,
-};
+mod observers;
+mod world;
+
+use framebus_bus::{BusError, Delivery, FramePublisher, Limits, wake};
 use framebus_types::{
-    Counter, Detection, Fourcc, FrameHeader, Health, Outcome, ResultHeader, Role, State, text,
+    Counter, Detection, FrameHeader, Health, Outcome, ResultHeader, Role, State, text,
 };
 use iceoryx2::service::Service;
+use observers::*;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-const WIDTH: u32 = 64;
-const HEIGHT: u32 = 32;
-const BYTES: usize = (WIDTH * HEIGHT * 3 / 2) as usize;
-
-/// A domain of its own that leaves nothing behind, also when the test fails.
-struct World {
-    domain: Domain,
-    root: tempfile::TempDir,
-}
-
-impl World {
-    fn new(limits: Limits) -> Self {
-        let root = tempfile::Builder::new().prefix("fb").tempdir_in("/tmp").expect("temp dir");
-        let name = root.path().file_name().expect("name").to_string_lossy().to_lowercase();
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-        let domain = Domain::new(&name, root.path(), limits).expect("valid");
-        Self { domain, root }
-    }
-
-    fn bus<S: Service>(&self, name: &str) -> Bus<S> {
-        Bus::open(&self.domain, name).expect("bus opens")
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let left = self.domain.remove_leftovers();
-        if !std::thread::panicking() {
-            // Orderly drops leave nothing else.
-            let mut left = left.expect("removable");
-            left.retain(|name| !name.to_string_lossy().ends_with("_node.0_10_0.global_mgmt"));
-            assert!(left.is_empty(), "left in /dev/shm: {left:?}");
-        }
-    }
-}
-
-fn header(sequence: u64, width: u32, height: u32) -> FrameHeader {
-    FrameHeader {
-        camera: text::pack("a"),
-        sequence,
-        width,
-        height,
-        fourcc: Fourcc::Nv12.into(),
-        strides: [width, width, 0, 0],
-        offsets: [0, width * height, 0, 0],
-        ..FrameHeader::default()
-    }
-}
-
-fn send<S: Service>(publisher: &FramePublisher<S>, sequence: u64) -> usize {
-    let mut loan = publisher.loan(BYTES).expect("a loan");
-    loan.payload_mut().fill(sequence as u8);
-    publisher.publish(loan, &header(sequence, WIDTH, HEIGHT)).expect("sent")
-}
-
-fn sequences<S: Service>(subscriber: &FrameSubscriber<S>) -> Vec<u64> {
-    std::iter::from_fn(|| subscriber.receive().expect("receives"))
-        .map(|frame| frame.header().sequence)
-        .collect()
-}
-
-fn never() -> Arc<AtomicBool> {
-    Arc::new(AtomicBool::new(false))
-}
+use world::*;
 
 fn latest_keeps_the_newest<S: Service>() {
     let world = World::new(Limits::default());
@@ -159,28 +96,6 @@ where
     });
     stop.store(true, Ordering::Relaxed);
     drop(sender.join().expect("sender ends although nobody reads"));
-}
-
-fn observers_are_never_waited_for<S: Service>() {
-    let world = World::new(Limits { offline: true, result_buffer: 2, ..Limits::default() });
-    let bus = world.bus::<S>("test");
-    let publisher =
-        bus.frame_publisher("a", BYTES, Delivery::EveryFrame, never()).expect("publisher");
-    let results = bus.result_publisher(never()).expect("publisher");
-    let member = bus.frame_subscriber("a", Delivery::EveryFrame, "infer").expect("subscriber");
-    let hung = bus.join_frames("a", "hung").expect("observer");
-    let hung_results = bus.join_results("hung").expect("observer");
-    assert!(!publisher.has_reader("hung"), "an observer cannot pass for a member");
-    let header = ResultHeader { outcome: Outcome::Ok.into(), ..ResultHeader::default() };
-    let mut seen = Vec::new();
-    for sequence in 0..50 {
-        send(&publisher, sequence);
-        seen.extend(sequences(&member));
-        results.publish(&header, &[]).expect("sent");
-    }
-    assert_eq!(seen, (0..50).collect::<Vec<_>>());
-    assert_eq!(sequences(&hung), [0, 1], "it lost its own newest");
-    assert!(hung_results.receive().expect("receives").is_some());
 }
 
 fn a_camera_may_change_its_size<S: Service>() {
@@ -365,51 +280,6 @@ fn health_reaches_its_readers<S: Service>() {
     assert_eq!(records, [record]);
 }
 
-fn a_stranger_joins_whatever_the_limits_are<S: Service>() {
-    let small = Limits { frame_subscribers: 2, result_subscribers: 2, ..Limits::default() };
-    let world = World::new(small);
-    let bus = world.bus::<S>("test");
-    let domain =
-        Domain::new(world.domain.instance(), world.root.path(), Limits::default()).expect("valid");
-    let stranger: Bus<S> = Bus::open(&domain, "stranger").expect("bus opens");
-    assert!(matches!(stranger.join_results("stranger"), Err(BusError::Absent { .. })));
-    let publisher = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
-    let _results = bus.result_publisher(never()).expect("publisher");
-    let _health = bus.health_publisher(1).expect("publisher");
-    let frames = stranger.join_frames("a", "stranger").expect("frames");
-    stranger.join_results("stranger").expect("results");
-    stranger.join_health().expect("health");
-    send(&publisher, 0);
-    assert_eq!(sequences(&frames), [0]);
-}
-
-fn observers_are_told_of_another_version<S: Service>() {
-    let world = World::new(Limits::default());
-    let bus = world.bus::<S>("test");
-    let publisher = bus.result_publisher(never()).expect("publisher");
-    let frames = bus.frame_publisher("a", BYTES, Delivery::Latest, never()).expect("publisher");
-    let member = bus.result_subscriber("member").expect("subscriber");
-    let observer = bus.join_results("observer").expect("observer");
-    let pixels = bus.join_frames("a", "observer").expect("observer");
-    let outcome = Outcome::Ok.into();
-    let newer = ResultHeader { version: 9, outcome, ..ResultHeader::default() };
-    publisher.publish(&newer, &[]).expect("sent");
-    publisher.publish(&ResultHeader { version: 1, ..newer }, &[]).expect("sent");
-    let loan = frames.loan(BYTES).expect("a loan");
-    frames.publish(loan, &FrameHeader { version: 9, ..header(0, WIDTH, HEIGHT) }).expect("sent");
-    let told = [
-        observer.receive().expect_err("another version").to_string(),
-        pixels.receive().expect_err("another version").to_string(),
-    ];
-    for (error, service) in told.iter().zip(["results", "frames/a"]) {
-        let expected = "carries header version 9, this program reads version 1: build it with";
-        assert!(error.starts_with(&format!("{service} {expected}")), "{error}");
-    }
-    assert!(observer.receive().expect("receives").is_some(), "the next one is of ours");
-    assert!(member.receive().expect("receives").is_some(), "a member skips");
-    assert_eq!((member.bad_headers(), observer.bad_headers()), (1, 0));
-}
-
 fn domains_do_not_meet<S: Service>() {
     let (one, two) = (World::new(Limits::default()), World::new(Limits::default()));
     let (bus, other) = (one.bus::<S>("test"), two.bus::<S>("test"));
@@ -486,6 +356,7 @@ conformance! {
     every_frame_loses_nothing
     a_waiting_publisher_can_be_stopped
     observers_are_never_waited_for
+    observers_leave_inference_its_place
     a_camera_may_change_its_size
     frames_name_their_segment
     a_frame_that_is_sent_again_names_its_new_segment
