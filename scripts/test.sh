@@ -20,13 +20,11 @@ snapshot="$(mktemp)"
 trap 'rm -f "$snapshot"' EXIT
 scripts/leftovers.sh snapshot "$snapshot"
 
-# Whole-system tests start the real programs, which lie beside their own.
-say "building every program and example"
-cargo build --workspace --bins --examples
-# In the place of a GPU, its driver and TensorRT.
-cargo build -p framebus-gpu-double
-# What programs in C link.
-cargo build -p framebus-capi
+# Whole-system tests start the real programs, which lie beside their own. Libraries too: what
+# programs in C link, and what stands in the place of a GPU, its driver and TensorRT. All at
+# once: of one package alone, cargo would build its dependencies with other features.
+say "building every program, library and example"
+cargo build --workspace --lib --bins --examples
 
 status=0
 scripts/kernels.sh --check || status=1
