@@ -181,6 +181,32 @@ fn a_recording_of_two_cameras_gives_the_same_results_again() {
     world.assert_gone();
 }
 
+/// A replay that goes on looks to others as its cameras did.
+fn shown_as_live(world: &World, config: &Path, file: &Path) {
+    let args = ["replay".as_ref(), file.as_os_str(), "--loop".as_ref(), "--config".as_ref()];
+    let mut playing = world.framebus("replay", &[&args[..], &[config.as_os_str()]].concat());
+    let attach = wait_until("how to watch it", 60, || {
+        let said = playing.stderr();
+        let (_, rest) = said.split_once("framebus top ")?;
+        Some(rest.lines().next()?.to_owned())
+    });
+    let args: Vec<&str> = ["status", "--json"].into_iter().chain(attach.split(' ')).collect();
+    let begin = std::time::Instant::now();
+    let status = || world.framebus("status", &args).wait(20);
+    let states = || {
+        let status: Value = serde_json::from_str(&status().stdout).ok()?;
+        let states = status["cameras"].as_array()?.iter().map(|camera| camera["state"].clone());
+        Some(states.collect::<Vec<_>>())
+    };
+    wait_until("both cameras live", 30, || (states()? == ["live", "live"]).then_some(()));
+    // What makes no progress for four seconds is shown as hanging.
+    while begin.elapsed() < std::time::Duration::from_secs(7) {
+        assert_eq!(states(), Some(vec!["live".into(); 2]));
+    }
+    playing.signal(Signal::INT);
+    assert_eq!(playing.wait(20).code, Some(0), "{}", playing.stderr());
+}
+
 #[test]
 fn interrupted_and_killed_recordings_are_read() {
     if !openvino() {
@@ -226,6 +252,9 @@ fn interrupted_and_killed_recordings_are_read() {
     assert!(number(&json(&exit)["results"]) > 10, "{exit:#?}");
     drop(results);
     end(up, &world);
+    // Said before an instance is waited for.
+    let refused = record(&world, &config, &jpeg, &[]).wait(20);
+    assert_eq!(refused.code, Some(64), "{refused:#?}");
 
     let exit = replay(&world, &config, &killed, &["--compare"]);
     assert_identical(&exit, 20);
@@ -246,6 +275,7 @@ fn interrupted_and_killed_recordings_are_read() {
     assert_eq!(exit.code, Some(0), "{exit:#?}");
     let account = json(&exit);
     assert!(account["seconds"].as_f64().is_some_and(|seconds| seconds > 0.5), "{account}");
+    shown_as_live(&world, &config, &killed);
     world.assert_gone();
 }
 

@@ -221,3 +221,28 @@ fn files_that_sinks_need_must_be_there() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((found[0].key.as_str(), found[0].position), ("sink[s].ca", Some((10, 6))));
 }
+
+/// Whoever may ask whether a text loads (`POST /api/check` of the page) learns of no variable.
+#[test]
+fn errors_tell_nothing_of_what_variables_hold() {
+    for value in ["48151", "481.51", "a48151:62342", "-48151"] {
+        let env = |_: &str| Some(value.to_owned());
+        for text in [
+            "[[sink]]\nname = \"s\"\nkind = \"web\"\ntoken = \"0123456789abcdef\"\nlisten = \"${V}\"",
+            "[[sink]]\nname = \"s\"\nkind = \"web\"\ntoken = \"x${V}\"\nlisten = \"127.0.0.1:1\"",
+            "[[sink]]\nname = \"s\"\nkind = \"mqtt\"\nurl = \"${V}\"",
+            "[[sink]]\nname = \"s\"\nkind = \"mqtt\"\nurl = \"mqtt://x:${V}\"",
+            "[[camera]]\nname = \"c\"\nsource = \"rtsp://x:${V}/y\"",
+            "[[camera]]\nname = \"c\"\nsource = \"${V}\"",
+            "[[camera]]\nname = \"c\"\nsource = \"test:ball?width=${V}\"",
+            "[[camera]]\nname = \"c\"\nsource = \"test:ball\"\nfps = \"${V}\"",
+            "[triton]\nurl = \"${V}\"",
+        ] {
+            let Err(errors) = parse(text, Path::new("/etc/x.toml"), &env) else {
+                panic!("there is no model: {text}")
+            };
+            let said = errors.to_string();
+            assert!(!said.contains("815") && !said.contains("623"), "{text}: {said}");
+        }
+    }
+}

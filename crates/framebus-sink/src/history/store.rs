@@ -18,6 +18,8 @@ const BUSY: Duration = Duration::from_millis(500);
 const STEP: usize = 500;
 /// Pages of 4 KiB that are given back to the disk at once.
 const PAGES: u32 = 1000;
+/// Damaged files that are kept beside the new one.
+const KEPT: u32 = 4;
 
 /// Numbers of 64 bits without sign (tracks, zones) keep their bits in SQLite's signed ones.
 const TABLES: &str = "
@@ -272,24 +274,25 @@ fn write_detection(
     Ok(())
 }
 
-/// `history.db` becomes `history.db.damaged`, in the place of an older one of this name.
+/// `history.db` becomes `history.db.damaged`, or `.damaged2` and so on where that is there;
+/// the last of [`KEPT`] is written over.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let named = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
+    let named = |base: &Path, ending: &str| {
+        let mut name = base.as_os_str().to_owned();
         name.push(ending);
         PathBuf::from(name)
     };
-    let aside = named(".damaged");
+    let mut aside = named(path, ".damaged");
+    let mut number = 1;
+    while aside.exists() && number < KEPT {
+        number += 1;
+        aside = named(path, &format!(".damaged{number}"));
+    }
     std::fs::rename(path, &aside)?;
-    // What SQLite's own tools recover from belongs to it.
-    for (from, to) in [(named("-wal"), Some(named(".damaged-wal"))), (named("-shm"), None)] {
-        let done = match &to {
-            Some(to) => {
-                let _ = std::fs::remove_file(to);
-                std::fs::rename(&from, to)
-            }
-            None => std::fs::remove_file(&from),
-        };
+    // What SQLite's own tools recover from belongs to it; the index of it does not.
+    let (log, index) = (named(path, "-wal"), named(path, "-shm"));
+    let _ = std::fs::remove_file(named(&aside, "-wal"));
+    for done in [std::fs::rename(log, named(&aside, "-wal")), std::fs::remove_file(index)] {
         match done {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

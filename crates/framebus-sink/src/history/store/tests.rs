@@ -101,6 +101,16 @@ fn damaged_files_are_set_aside_and_those_of_others_are_left_alone() {
     let note = note.expect("a note");
     assert_eq!(note, "the file was damaged: it is now h.db.damaged, and begun anew");
     assert!(std::fs::read(&aside).expect("aside").starts_with(b"no database"));
+    drop(store);
+    for number in [2, 3, 4, 4] {
+        std::fs::write(&history.path, format!("damaged again: {number}").repeat(100))
+            .expect("there");
+        let (_, note) = Store::open_or_begin(&history).expect("opens");
+        let expected = format!("the file was damaged: it is now h.db.damaged{number}, and");
+        assert!(note.expect("a note").starts_with(&expected));
+    }
+    assert!(std::fs::read(&aside).expect("the first").starts_with(b"no database"));
+    let (store, _) = Store::open_or_begin(&history).expect("opens");
     store.db.execute_batch("PRAGMA user_version = 2").expect("another version");
     drop(store);
     let fault = Store::open_or_begin(&history).expect_err("another version");
