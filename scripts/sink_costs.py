@@ -156,7 +156,7 @@ def look(url, count, stop):
             viewer.say({"drawn": int.from_bytes(payload[2:4], "little")})
 
 
-def measure(up, ports, seconds):
+def measure(up, folder, ports, seconds):
     """Prints the table; false when not all sinks came up."""
     pids = {}
     for _ in range(600):
@@ -169,6 +169,14 @@ def measure(up, ports, seconds):
     else:
         return False
     stop, asked, seen = threading.Event(), [], []
+
+    def counts():
+        with open(f"{folder}/results.jsonl", encoding="utf-8") as lines:
+            results = sum(1 for _ in lines)
+        files = [sum(1 for _ in Path(folder).glob(f"{kind}/**/*.{ending}"))
+                 for kind, ending in (("clips", "mp4"), ("snapshots", "jpg"))]  # fmt: skip
+        return [results, *files, len(seen), len(asked)]
+
     time.sleep(10)
     for work, url, count in (
         (ask, f"http://127.0.0.1:{ports['prometheus']}/metrics", asked),
@@ -176,6 +184,7 @@ def measure(up, ports, seconds):
     ):
         threading.Thread(target=work, args=(url, count, stop), daemon=True).start()
     time.sleep(5)
+    known = counts()
     begin, first = time.monotonic(), {name: cpu_s(pid) for name, pid in pids.items()}
     last, peak = dict(first), dict.fromkeys(pids, 0.0)
     while time.monotonic() < begin + seconds:
@@ -186,8 +195,10 @@ def measure(up, ports, seconds):
             peak[name] = max(peak[name], (now - last[name]) / (time.monotonic() - at) * 100)
             last[name] = now
     spent = time.monotonic() - begin
+    new = [now - before for now, before in zip(counts(), known)]
     stop.set()
-    print(f"{len(seen) / (spent + 5):.0f} pictures/s on the page, {len(asked)} times metrics")
+    what = ("results", "clips", "snapshots", "pictures on the page", "times metrics")
+    print(f"within {spent:.0f} s: " + ", ".join(f"{n} {name}" for n, name in zip(new, what)))
     print("| sink | CPU, mean | CPU, busiest second | most resident | of it its own |")
     print("|---|---|---|---|---|")
     for name, pid in pids.items():
@@ -227,15 +238,11 @@ def main():
             env=environment,
         )
         try:
-            if not measure(up, ports, seconds):
+            if not measure(up, folder, ports, seconds):
                 log.seek(0)
                 sys.exit("".join(log.readlines()[-20:]) + "error: framebus did not get so far")
             up.send_signal(signal.SIGINT)
             up.wait(30)
-            results = sum(1 for _ in open(f"{folder}/results.jsonl", encoding="utf-8"))
-            clips = sum(1 for _ in Path(folder).glob("clips/**/*.mp4"))
-            pictures = sum(1 for _ in Path(folder).glob("snapshots/**/*.jpg"))
-            print(f"in all: {results} results, {clips} clips, {pictures} snapshots")
         finally:
             for process in (up, broker, listener):
                 process.terminate()

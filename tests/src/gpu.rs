@@ -129,6 +129,9 @@ fn library() -> Option<PathBuf> {
     if file.exists() {
         return Some(file);
     }
-    skip(&format!("{} is missing; `cargo build -p framebus-gpu-double` builds it", file.display()));
+    skip(&format!(
+        "{} is missing; `cargo build --workspace --lib --bins` builds it",
+        file.display()
+    ));
     None
 }

@@ -162,8 +162,14 @@ impl<S: Service> Bus<S> {
         if service.static_config().max_subscribers() < 2 {
             return Err(full(&spec.name));
         }
-        let observers = services::observers(&spec);
-        let place = Place::Observer { _taken: self.listener(&observers, true)? };
+        let taken = self.listener(&services::observers(&spec), true).map_err(|error| {
+            let BusError::Absent { .. } = error else { return error };
+            // Made before the frames' service by every version that knows of it.
+            let reason = "the instance is of an older framebus version; build this program \
+                          with the instance's own";
+            BusError::Service { service: spec.name.clone(), reason: reason.to_owned() }
+        });
+        let place = Place::Observer { _taken: taken? };
         let name = readers::port_name(reader, true);
         let listener = self.listener(&spec, true)?;
         Self::subscribe(camera, &service, spec, name, listener, place)

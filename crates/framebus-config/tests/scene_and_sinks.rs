@@ -225,7 +225,7 @@ fn files_that_sinks_need_must_be_there() {
 /// Whoever may ask whether a text loads (`POST /api/check` of the page) learns of no variable.
 #[test]
 fn errors_tell_nothing_of_what_variables_hold() {
-    for value in ["48151", "481.51", "a48151:62342", "-48151"] {
+    for value in ["48151", "4815.1", "a48151:62342", "-48151"] {
         let env = |_: &str| Some(value.to_owned());
         for text in [
             "[[sink]]\nname = \"s\"\nkind = \"web\"\ntoken = \"0123456789abcdef\"\nlisten = \"${V}\"",
@@ -236,6 +236,7 @@ fn errors_tell_nothing_of_what_variables_hold() {
             "[[camera]]\nname = \"c\"\nsource = \"${V}\"",
             "[[camera]]\nname = \"c\"\nsource = \"test:ball?width=${V}\"",
             "[[camera]]\nname = \"c\"\nsource = \"test:ball\"\nfps = \"${V}\"",
+            "[[sink]]\nname = \"s\"\nkind = \"mqtt\"\nurl = \"mqtt://x\"\ntopic = \"${V}/#\"",
             "[triton]\nurl = \"${V}\"",
         ] {
             let Err(errors) = parse(text, Path::new("/etc/x.toml"), &env) else {

@@ -49,7 +49,7 @@ def _transport(service: str, error: Exception) -> TransportError:
     )
 
 
-def _open_error(service: str, error: Exception) -> FramebusError:
+def _open_error(service: str, error: Exception | str) -> FramebusError:
     word = str(error)
     if word == "DoesNotExist":
         return AbsentError(
@@ -114,9 +114,10 @@ class Reader:
             # A publisher knows only of readers that have looked for it once.
             self._subscriber.has_samples()
         except (iox.ListenerCreateError, iox.SubscriberCreateError) as error:
-            self._listener = self._place = None
+            self.close()
             raise _port_error(service, error) from None
         except iox.ConnectionFailure as error:
+            self.close()
             raise _transport(service, error) from None
 
     @staticmethod
@@ -131,7 +132,9 @@ class Reader:
             places = bus.node.service_builder(key).event().open()
             return places.listener_builder().create()
         except iox.EventOpenError as error:
-            raise _open_error(service, error) from None
+            # Made before the frames' service by every version that knows of it.
+            word = "Incompatible: older" if str(error) == "DoesNotExist" else str(error)
+            raise _open_error(service, word) from None
         except iox.ListenerCreateError as error:
             raise _port_error(service, error) from None
 

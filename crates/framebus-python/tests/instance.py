@@ -56,7 +56,7 @@ class Service:
         self._event = (
             node.service_builder(key).event().max_listeners(readers).event_id_max_value(3).create()
         )
-        # Of the frames alone: all readers but one are observers.
+        # For the frames: all readers but one are observers.
         self._observers = (
             node.service_builder(iox.ServiceName.new(name + "/observers"))
             .event()

@@ -40,7 +40,11 @@ fn in_flight(config: &Config) -> usize {
 /// Enabled sinks that read frames; each takes a place of its own beside those that
 /// `bus.frame_subscribers` leaves to others.
 fn frame_sinks(config: &Config) -> usize {
-    let reads = |kind: &SinkKind| matches!(kind, SinkKind::Web(_) | SinkKind::Snapshots(_));
+    let reads = |kind: &SinkKind| match kind {
+        SinkKind::Web(_) | SinkKind::Snapshots(_) => true,
+        SinkKind::Zenoh(zenoh) => zenoh.frames,
+        _ => false,
+    };
     config.enabled_sinks().filter(|sink| reads(&sink.kind)).count()
 }
 
@@ -103,5 +107,8 @@ mod tests {
         assert_eq!(places("[[sink]]\nname = \"lines\"\nkind = \"jsonl\"\n"), 2);
         assert_eq!(places(&web), 3);
         assert_eq!(places(&format!("{web}enabled = false\n")), 2);
+        let zenoh = "[[sink]]\nname = \"z\"\nkind = \"zenoh\"\nurl = \"tcp://127.0.0.1:7447\"\n";
+        assert_eq!(places(zenoh), 2);
+        assert_eq!(places(&format!("{web}{zenoh}frames = true\n")), 4);
     }
 }

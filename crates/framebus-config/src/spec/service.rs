@@ -14,12 +14,12 @@ pub(super) static BUS: [Key; 4] = [
     key("frame_subscribers", Kind::Int { min: 1, max: 16, unit: "" }, Default::Int(2))
         .doc(
             "How many processes may read the frames of one camera at once, inference included.",
-            "Inference and one of yours; sinks that read frames (web, snapshots) have places of \
-             their own beside these. Each costs five frames of shared memory per camera.",
+            "Inference and one of yours; each sink that reads frames (web, snapshots, zenoh with \
+             `frames`) adds a place. Each costs five frames of shared memory per camera.",
         )
         .also(&["subscribers", "max_subscribers"]),
     key("result_subscribers", Kind::Int { min: 1, max: 32, unit: "" }, Default::Int(8)).doc(
-        "How many processes may read the results at once, sinks included.",
+        "How many processes may read results, events and states at once, sinks included.",
         "Results are small: raise it freely.",
     ),
     key("result_buffer", Kind::Int { min: 2, max: 1024, unit: "results" }, Default::Int(128))

@@ -39,7 +39,7 @@ pub(crate) fn over_double(test: &str, device: &str, body: impl FnOnce()) {
     }
     let Some(library) = double() else {
         let required = std::env::var_os("FRAMEBUS_REQUIRE_ASSETS").is_some_and(|v| v == "1");
-        let reason = "libframebus_gpu_double.so is not built: cargo build -p framebus-gpu-double";
+        let reason = "libframebus_gpu_double.so is not built: cargo build --workspace --lib --bins";
         assert!(!required, "FRAMEBUS_REQUIRE_ASSETS=1, but {reason}");
         println!("SKIPPED {test}: {reason}");
         return;

@@ -105,7 +105,11 @@ fn damaged_files_are_set_aside_and_those_of_others_are_left_alone() {
     for number in [2, 3, 4, 4] {
         std::fs::write(&history.path, format!("damaged again: {number}").repeat(100))
             .expect("there");
+        let log = |of: &Path| PathBuf::from(format!("{}-wal", of.display()));
+        std::fs::write(log(&history.path), "its log").expect("there");
         let (_, note) = Store::open_or_begin(&history).expect("opens");
+        let its = log(&folder.path().join(format!("h.db.damaged{number}")));
+        assert_eq!(std::fs::read(its).expect("goes with it"), b"its log");
         let expected = format!("the file was damaged: it is now h.db.damaged{number}, and");
         assert!(note.expect("a note").starts_with(&expected));
     }
