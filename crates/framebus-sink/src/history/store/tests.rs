@@ -105,11 +105,7 @@ fn damaged_files_are_set_aside_and_those_of_others_are_left_alone() {
     for number in [2, 3, 4, 4] {
         std::fs::write(&history.path, format!("damaged again: {number}").repeat(100))
             .expect("there");
-        let log = |of: &Path| PathBuf::from(format!("{}-wal", of.display()));
-        std::fs::write(log(&history.path), "its log").expect("there");
         let (_, note) = Store::open_or_begin(&history).expect("opens");
-        let its = log(&folder.path().join(format!("h.db.damaged{number}")));
-        assert_eq!(std::fs::read(its).expect("goes with it"), b"its log");
         let expected = format!("the file was damaged: it is now h.db.damaged{number}, and");
         assert!(note.expect("a note").starts_with(&expected));
     }
@@ -125,4 +121,21 @@ fn damaged_files_are_set_aside_and_those_of_others_are_left_alone() {
     drop(other);
     let fault = Store::open_or_begin(&history).expect_err("another program's");
     assert_eq!(fault.words(), "is another program's database");
+}
+
+#[test]
+fn what_is_recovered_from_goes_with_a_damaged_file() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let file = |name: &str| folder.path().join(name);
+    for name in ["h.db", "h.db-wal", "h.db-shm", "h.db.damaged"] {
+        std::fs::write(file(name), name).expect("written");
+    }
+    assert_eq!(set_aside(&file("h.db")).expect("set aside"), file("h.db.damaged2"));
+    let mut left: Vec<_> = std::fs::read_dir(folder.path())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    left.sort();
+    assert_eq!(left, ["h.db.damaged", "h.db.damaged2", "h.db.damaged2-wal"]);
+    assert_eq!(std::fs::read(file("h.db.damaged2-wal")).expect("there"), b"h.db-wal");
 }
