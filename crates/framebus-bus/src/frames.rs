@@ -41,6 +41,7 @@ pub struct FramePublisher<S: Service = Ipc> {
     publisher: Publisher<S, [u8], FrameHeader>,
     notifier: Notifier<S>,
     service: PortFactory<S, [u8], FrameHeader>,
+    /// The service of the observers' places: it is there as long as the frames are.
     _observers: EventFactory<S>,
     spec: ServiceSpec,
     delivery: Delivery,

@@ -297,6 +297,11 @@ class Bus(unittest.TestCase):
         self.frame(0)
         self.assertIsNone(self.client.frames("cam").poll())
 
+    def test_an_instance_without_such_places_is_of_another_version(self) -> None:
+        self.instance.frames._observers = None
+        with self.assertRaisesRegex(VersionError, "package of the instance's own version"):
+            self.client.frames("cam")
+
     def test_what_is_not_there_is_said(self) -> None:
         with self.assertRaisesRegex(AbsentError, "nothing publishes frames/nocam"):
             self.client.frames("nocam")
